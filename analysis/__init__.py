@@ -1,0 +1,1 @@
+"""Turn runs and edits into tables, intervals, figures and evaluations."""
