@@ -1,0 +1,57 @@
+"""What every test stands on: no network, one thread, checked shapes, and the folder of real data if there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before everything else;
+# in the environment, so that the processes which tests start have them too.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jaxtyping
+import pytest
+import torch
+
+if "mechinterp" in sys.modules:
+    raise RuntimeError("mechinterp was imported before tests/conftest.py, so that its shapes would go unchecked")
+jaxtyping.install_import_hook("mechinterp", "typecheck.checked")
+
+# The order in which threads add up changes the last digits of a sum.
+torch.set_num_threads(1)
+
+# The same examples in every run: a law that fails, fails for everybody. `--hypothesis-profile=default` looks for new ones.
+hypothesis.settings.register_profile("mechinterp", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("mechinterp")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test starts from the same random numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data (known_1000.json, counterfact_2000.json, ...) that MECHINTERP_DATA names."""
+    name = os.environ.get("MECHINTERP_DATA")
+    if not name:
+        pytest.skip("needs real data: set MECHINTERP_DATA to the folder that holds known_1000.json")
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        pytest.fail(f"MECHINTERP_DATA names {name}, which is not a folder")
+    return folder
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Switch the checking of types off, for a test that hands in a wrong type to see what a user would see."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
