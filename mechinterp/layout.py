@@ -1,0 +1,192 @@
+"""The one place that knows hook names and where each architecture keeps its weights.
+
+TransformerLens 4 gives every decoder the same hook names, with exceptions that bite silently (a hook that never fires,
+a residual point whose edit misses the skip connection).  Everything else in this project asks a `Layout` and never
+writes a hook name itself; `preflight.py` proves each name on the model at hand before it is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers.utils import logging as hf_logging
+
+from .errors import MechinterpError, UsageError
+
+EMBED = "embed"
+RESID_PRE = "resid_pre"
+RESID_MID = "resid_mid"
+RESID = "resid"
+ATTN = "attn"
+MLP = "mlp"
+Z = "z"
+Q = "q"
+K = "k"
+V = "v"
+KEY = "key"
+VALUE = "value"
+
+_HOOKS = {
+    EMBED: "hook_embed",
+    RESID_PRE: "blocks.{layer}.hook_in",
+    RESID: "blocks.{layer}.hook_out",
+    ATTN: "blocks.{layer}.hook_attn_out",
+    MLP: "blocks.{layer}.hook_mlp_out",
+    Z: "blocks.{layer}.attn.hook_z",
+    Q: "blocks.{layer}.attn.hook_q",
+    K: "blocks.{layer}.attn.hook_k",
+    V: "blocks.{layer}.attn.hook_v",
+    KEY: "blocks.{layer}.mlp.out.hook_in",
+    VALUE: "blocks.{layer}.mlp.out.hook_out",
+}
+
+COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
+PER_HEAD = (Z, Q, K, V)
+"""Components with a head axis: their activations are [batch pos head d_head]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Names, sizes and weights of one bridged decoder.
+
+    Args:
+        bridge: the TransformerLens bridge.
+        refused: component -> the sentence saying why this model cannot serve it (filled by the preflight).
+    """
+
+    bridge: TransformerBridge
+    refused: dict[str, str]
+
+    @property
+    def config(self) -> Any:
+        """TransformerLens' configuration object."""
+        return self.bridge.cfg
+
+    @property
+    def architecture(self) -> str:
+        """The Hugging Face class name, e.g. `"GPT2LMHeadModel"`."""
+        return type(self.bridge.original_model).__name__
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.config.n_layers)
+
+    @property
+    def d_model(self) -> int:
+        return int(self.config.d_model)
+
+    @property
+    def n_heads(self) -> int:
+        return int(self.config.n_heads)
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Heads of keys and values: fewer than `n_heads` under grouped-query attention."""
+        return int(getattr(self.config, "n_key_value_heads", None) or self.config.n_heads)
+
+    @property
+    def d_mlp(self) -> int:
+        """Width of the down-projection's input."""
+        return int(self.down_projection(0).shape[0])
+
+    @property
+    def n_ctx(self) -> int:
+        """Longest sequence the model accepts."""
+        return int(getattr(self.bridge.original_model.config, "max_position_embeddings", None) or self.config.n_ctx)
+
+    @property
+    def d_vocab(self) -> int:
+        return int(self.bridge.original_model.config.vocab_size)
+
+    def check_layer(self, layer: int) -> int:
+        """The layer as a non-negative index; negative numbers count from the end.
+
+        Raises:
+            UsageError: out of range.
+        """
+        if not -self.n_layers <= layer < self.n_layers:
+            raise UsageError(f"layer {layer} is out of range: this model has layers 0 to {self.n_layers - 1}")
+        return layer % self.n_layers
+
+    def hook(self, component: str, layer: int = 0) -> str:
+        """The hook point where a component is read and written.
+
+        Raises:
+            UsageError: an unknown component, a layer out of range.
+            MechinterpError: this architecture cannot serve the component.
+        """
+        if component not in _HOOKS:
+            if component == RESID_MID:
+                raise UsageError("resid_mid has no hook of its own that is safe to write: it is composed (see executor)")
+            raise UsageError(f"{component!r} is no component; the components are {', '.join(COMPONENTS)}")
+        self.check(component)
+        return _HOOKS[component].format(layer=self.check_layer(layer))
+
+    def check(self, component: str) -> None:
+        """Raise the sentence that says why this model cannot serve a component, if it cannot."""
+        if component in self.refused:
+            raise MechinterpError(self.refused[component])
+
+    def has_hook(self, name: str) -> bool:
+        """Whether the bridge has a hook point of this name (which does not yet mean that it fires)."""
+        return name in self.bridge.hook_dict
+
+    def key_hook(self, layer: int) -> str:
+        """Input of the MLP down-projection, [batch pos d_mlp]: ROME's key."""
+        return self.hook(KEY, layer)
+
+    def value_hook(self, layer: int) -> str:
+        """Output of the MLP down-projection with its bias, [batch pos d_model]: ROME's value."""
+        return self.hook(VALUE, layer)
+
+    def _mlp(self, layer: int) -> Any:
+        return self.bridge.blocks[self.check_layer(layer)].mlp
+
+    def down_projection(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """The live down-projection W as a view with keys as rows (values = key @ W + bias); edit it in place.
+
+        Raises:
+            MechinterpError: the layer has no single down-projection (mixture of experts), or its weights are
+                quantised or not resident.
+        """
+        mlp = self._mlp(layer)
+        if not hasattr(mlp, "out") or not hasattr(mlp, "W_out"):
+            raise MechinterpError(
+                f"layer {layer} of this {self.architecture} has no single MLP down-projection (mixture of experts?); "
+                "it can be traced, not edited"
+            )
+        weight: Tensor = mlp.W_out
+        if not weight.is_floating_point() or weight.is_meta:
+            raise MechinterpError(
+                f"the MLP weights of layer {layer} are quantised or offloaded; load the model unquantised and resident"
+            )
+        return weight
+
+    def down_bias(self, layer: int) -> Float[Tensor, "d_model"] | None:
+        """The bias of the down-projection, None where the architecture has none."""
+        bias: Tensor | None = getattr(self._mlp(layer), "b_out", None)
+        return bias
+
+
+def clean_state_dict(hf_model: torch.nn.Module) -> dict[str, Tensor]:
+    """The weights of a bridged Hugging Face model under their original names, live (not copied).
+
+    The bridge wraps submodules in place, which renames and duplicates entries; a plain `save_pretrained` of the
+    wrapped model fails for that reason.  Pass this as its `state_dict`.
+    """
+    flat: dict[str, Tensor] = {}
+    for name, tensor in hf_model.state_dict().items():
+        flat.setdefault(name.replace("._original_component", ""), tensor)
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # building the plain model on the meta device is nobody's news
+    try:
+        with torch.device("meta"):
+            plain = type(hf_model)(hf_model.config)  # type: ignore[arg-type]
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    return {name: flat[name] for name in plain.state_dict()}

@@ -1,0 +1,260 @@
+"""Loading a model: the bundled ones, a hub name, a local folder, a Hugging Face model or a TransformerBridge.
+
+Weights stay as they are on disk (TransformerLens' raw mode): compatibility mode folds and centres them, which changes
+the very matrices that are edited.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
+
+from . import atlas, spans
+from .errors import MechinterpError, UsageError
+from .layout import Layout, clean_state_dict
+from .preflight import preflight
+from .prompts import Prompt
+
+KNOWN_HUB_NAMES = (
+    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "EleutherAI/gpt-j-6b", "EleutherAI/gpt-neox-20b",
+    "EleutherAI/pythia-70m", "EleutherAI/pythia-1.4b", "facebook/opt-125m", "meta-llama/Llama-3.1-8B",
+    "google/gemma-2-2b", "Qwen/Qwen2.5-0.5B", "mistralai/Mistral-7B-v0.3",
+)  # fmt: skip
+"""Only used to suggest near names when one is misspelt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A language model ready for patching: the bridge, its tokenizer and its layout.
+
+    Nothing here changes weights; edits do, and undo it.
+    """
+
+    bridge: TransformerBridge
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    name: str
+
+    @property
+    def architecture(self) -> str:
+        """The Hugging Face class name."""
+        return self.layout.architecture
+
+    @property
+    def n_layers(self) -> int:
+        return self.layout.n_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.layout.d_model
+
+    @property
+    def d_mlp(self) -> int:
+        return self.layout.d_mlp
+
+    @property
+    def n_heads(self) -> int:
+        return self.layout.n_heads
+
+    @property
+    def n_ctx(self) -> int:
+        return self.layout.n_ctx
+
+    @property
+    def vocab_size(self) -> int:
+        return self.layout.d_vocab
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.bridge.original_model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.bridge.original_model.parameters()).dtype
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.name!r}, {self.architecture}, {self.n_layers} layers, d_model {self.d_model}, "
+            f"{self.dtype}, {self.device})".replace("torch.", "")
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one."""
+        digest = hashlib.sha256(self.architecture.encode())
+        for name, tensor in clean_state_dict(self.bridge.original_model).items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+        return digest.hexdigest()
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts a BOS token in front of every text."""
+        ids, offsets = spans.encode(self.tokenizer, "a")
+        return len(ids) > 1 and offsets[0][0] == offsets[0][1]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with BOS in front only where the tokenizer adds one."""
+        return spans.encode(self.tokenizer, text)[0]
+
+    def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
+        """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
+        tokenised = spans.tokenise(self.tokenizer, prompt)
+        length = len(tokenised.ids) + max(0, len(tokenised.answer_ids) - 1)
+        if length > self.n_ctx:
+            raise UsageError(
+                f"the prompt {prompt.text[:60]!r}... has {length} tokens with its answer; {self.name} takes at most "
+                f"{self.n_ctx}: shorten it"
+            )
+        return tokenised
+
+    def answer_ids(self, text: str, answer: str) -> tuple[int, ...]:
+        """Token ids of an answer as it continues a text."""
+        return spans.answer_ids(self.tokenizer, text, answer)
+
+    def logits(self, ids: Int[Tensor, "batch pos"], *, keep: int = 0) -> Float[Tensor, "batch kept vocab"]:
+        """Logits of a plain forward, without gradients; `keep` > 0 keeps only the last `keep` positions."""
+        extra = {"logits_to_keep": keep} if keep else {}
+        with torch.no_grad():
+            out: Tensor = self.bridge(ids.to(self.device), use_cache=False, **extra)
+        return out
+
+
+def load(
+    source: str | Path | PreTrainedModel | TransformerBridge,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    name: str | None = None,
+) -> Model:
+    """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
+
+    Args:
+        source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
+            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.
+        tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
+        device: where to put the model ("cpu", "cuda"); a model handed over stays where it is.
+        dtype: e.g. `torch.float64`; default: float32 for the bundled models, the checkpoint's own for others.
+        name: how the model is called in tables; default: the name or folder it came from.
+
+    Raises:
+        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer.
+        MechinterpError: NaN or infinite weights, a compatibility-mode bridge, an architecture that fails the preflight.
+    """
+    if isinstance(source, TransformerBridge):
+        return _from_bridge(source, tokenizer, name)
+    if isinstance(source, PreTrainedModel):
+        if tokenizer is None:
+            raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
+        hf_model, called = source, name or source.config.name_or_path or type(source).__name__
+    else:
+        folder, called = _locate(str(source)), name or Path(str(source)).name
+        hf_model, found = _read_folder(folder, dtype, bundled=str(source) in atlas.names())
+        tokenizer = tokenizer or found
+    if dtype is not None:
+        hf_model = hf_model.to(dtype)
+    if device is not None:
+        hf_model = hf_model.to(device)
+    return _finish(_boot(hf_model, tokenizer, called), tokenizer, called)
+
+
+def _locate(source: str) -> str:
+    """A folder with weights, or a hub name left as it is."""
+    if source in atlas.names():
+        return str(atlas.folder(source))
+    path = Path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UsageError(f"the folder {source!r} holds no config.json; give a folder saved with save_pretrained")
+        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+            raise UsageError(f"the folder {source!r} holds no weights (*.safetensors); give a folder with a saved model")
+        return source
+    if path.is_absolute() or source.startswith(("./", "../", "~")) or source.count("/") > 1:
+        raise UsageError(f"there is no folder {source!r}; check the path")
+    return source
+
+
+def _read_folder(source: str, dtype: torch.dtype | None, *, bundled: bool) -> tuple[Any, PreTrainedTokenizerBase]:
+    wanted = dtype or (torch.float32 if bundled else "auto")
+    showed_bars = hf_logging.is_progress_bar_enabled()
+    if bundled:  # nothing worth a bar: it is read from disk in a moment
+        hf_logging.disable_progress_bar()
+    try:
+        hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=wanted)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            raise UsageError(f"the model in {source!r} cannot be read: {_first_line(error)}") from error
+        near = difflib.get_close_matches(source, [*atlas.names(), *KNOWN_HUB_NAMES], n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"bundled: {', '.join(atlas.names())}."
+        raise UsageError(
+            f"there is no model {source!r} among the bundled ones, the local folders or (as far as it can be reached) "
+            f"the hub; {hint}"
+        ) from error
+    finally:
+        if showed_bars:
+            hf_logging.enable_progress_bar()
+    return hf_model, tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
+    """Wrap a Hugging Face model without touching the hub.
+
+    TransformerLens reloads any tokenizer whose `init_kwargs` do not say `add_bos_token`; it gets a copy that does, and
+    we tokenise with the original.
+    """
+    hf_model.eval()
+    hf_model.config.architectures = [type(hf_model).__name__]
+    theirs = copy.deepcopy(tokenizer)
+    theirs.init_kwargs.update(name_or_path=tokenizer.name_or_path or name, add_bos_token=True)
+    parameter = next(hf_model.parameters())
+    try:
+        return TransformerBridge.boot_transformers(
+            f"mechinterp/{name}", hf_model=hf_model, tokenizer=theirs, device=str(parameter.device), dtype=parameter.dtype
+        )
+    except ValueError as error:
+        raise MechinterpError(
+            f"TransformerLens has no bridge for {type(hf_model).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None, name: str | None) -> Model:
+    if getattr(bridge, "compatibility_mode", False):
+        raise MechinterpError(
+            "this TransformerBridge is in compatibility mode, which has rewritten its weights; boot it again and do not "
+            "call enable_compatibility_mode()"
+        )
+    tokenizer = tokenizer or bridge.tokenizer
+    if tokenizer is None:
+        raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
+    called = name or bridge.original_model.config.name_or_path or type(bridge.original_model).__name__
+    return _finish(bridge, tokenizer, called)
+
+
+def _finish(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str) -> Model:
+    for parameter_name, tensor in clean_state_dict(bridge.original_model).items():
+        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
+            raise MechinterpError(f"the weights {parameter_name!r} of {name} hold NaN or infinite values; load sound ones")
+    layout = Layout(bridge, preflight(bridge, name))
+    return Model(bridge, tokenizer, layout, name)
+
+
+def config_json(model: Model) -> str:
+    """The model's configuration as sorted JSON."""
+    return json.dumps(model.bridge.original_model.config.to_dict(), sort_keys=True, default=str)
