@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread, checked shapes, and the folder of real data if there is one."""
+"""What every test stands on: no network, one thread, checked shapes, real data where there are any."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before everything else;
-# in the environment, so that the processes which tests start have them too.
+# Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before all else; in
+# the environment, so that the processes which tests start have them too.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -20,13 +20,14 @@ import pytest
 import torch
 
 if "mechinterp" in sys.modules:
-    raise RuntimeError("mechinterp was imported before tests/conftest.py, so that its shapes would go unchecked")
+    raise RuntimeError("mechinterp was imported before tests/conftest.py: its shapes would go unchecked")
 jaxtyping.install_import_hook("mechinterp", "typecheck.checked")
 
 # The order in which threads add up changes the last digits of a sum.
 torch.set_num_threads(1)
 
-# The same examples in every run: a law that fails, fails for everybody. `--hypothesis-profile=default` looks for new ones.
+# The same examples in every run: a law that fails, fails for everybody. To look for new ones, run pytest with
+# `--hypothesis-profile=default`.
 hypothesis.settings.register_profile("mechinterp", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("mechinterp")
 
@@ -51,7 +52,7 @@ def data_dir() -> Path:
 
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
-    """Switch the checking of types off, for a test that hands in a wrong type to see what a user would see."""
+    """Switch the checking of types off: for a test that hands in a wrong type to see what a user sees."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""The test run checks shapes: without these tests, a hook that silently stopped working would look like success."""
+"""The test run checks shapes: without these tests, a hook that silently stopped working would look fine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 import mechinterp
 
-SAMPLE = '''
+SAMPLE = """
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,12 +92,14 @@ class Square:
 class Layer(nn.Module):
     def forward(self, x: Float[Tensor, "batch d"]) -> Float[Tensor, "batch d"]:
         return x
-'''
+"""
 
 
-@pytest.fixture(params=["", "from __future__ import annotations\n"], ids=["annotations", "postponed_annotations"])
-def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The sample as a module of the package, so that it comes through the same hook as the package's own code."""
+@pytest.fixture(params=["", "from __future__ import annotations\n"], ids=["annotations", "postponed"])
+def sample(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """The sample as a module of the package, so that it comes through the hook that the package comes through."""
     (tmp_path / "typecheck_sample.py").write_text(request.param + SAMPLE)
     monkeypatch.setattr(mechinterp, "__path__", [*mechinterp.__path__, str(tmp_path)])
     yield importlib.import_module("mechinterp.typecheck_sample")
