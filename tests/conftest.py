@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before all else; in
-# the environment, so that the processes which tests start have them too.
+# Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before all
+# else; in the environment, so that the processes which tests start have them too.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -99,7 +99,7 @@ class Layer(nn.Module):
 def sample(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """The sample as a module of the package, so that it comes through the hook that the package comes through."""
+    """The sample as a module of the package, coming through the same hook."""
     (tmp_path / "typecheck_sample.py").write_text(request.param + SAMPLE)
     monkeypatch.setattr(mechinterp, "__path__", [*mechinterp.__path__, str(tmp_path)])
     yield importlib.import_module("mechinterp.typecheck_sample")

@@ -1,10 +1,11 @@
-"""The type checker behind jaxtyping's import hook in the test run: shapes and types of every call are checked.
+"""The type checker behind jaxtyping's import hook in the test run: every call has its shapes checked.
 
-`typeguard.typechecked` cannot be handed to jaxtyping: from version 4 on it recompiles the source and reads the
-"batch pos" of `Float[Tensor, "batch pos"]` as Python. Its `check_type_internal`, which looks at one value and one
-resolved hint, has no such trouble, so the decorator around it is written here. jaxtyping calls it with a stand-in
-for each function of the package, once to check the arguments and once, after the call, to check the result too,
-and turns what is raised into a `jaxtyping.TypeCheckError` that names the argument.
+`typeguard.typechecked` cannot be handed to jaxtyping: from version 4 on it recompiles the source and reads
+the "batch pos" of `Float[Tensor, "batch pos"]` as Python. Its `check_type_internal`, which looks at one
+value and one resolved hint, has no such trouble, so the decorator around it is written here. jaxtyping
+calls it with a stand-in for each function of the package, once to check the arguments and once, after the
+call, to check the result too, and turns what is raised into a `jaxtyping.TypeCheckError` that names the
+argument.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 import typeguard
 
-# A hint that cannot be resolved (imported under TYPE_CHECKING only) is skipped. A list is checked to its last item:
-# a wrong shape in the second place is as wrong as one in the first.
+# A hint that cannot be resolved (imported under TYPE_CHECKING only) is skipped. A list is checked to its
+# last item: a wrong shape in the second place is as wrong as one in the first.
 CONFIGURATION = typeguard.TypeCheckConfiguration(
     forward_ref_policy=typeguard.ForwardRefPolicy.IGNORE,
     collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
