@@ -1,0 +1,53 @@
+"""mechinterp: locate what a language model knows, and edit it.
+
+    import mechinterp as mi
+    model = mi.load("atlas")
+
+Everything here is loaded on first use, so that `mechinterp --help` does not wait for PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import analysis as analysis
+    from . import atlas as atlas
+    from . import editing as editing
+    from . import patching as patching
+    from .editing import Edit as Edit
+    from .editing import LinearMemory as LinearMemory
+    from .editing import SecondMoment as SecondMoment
+    from .editing import rome as rome
+    from .errors import MechinterpError as MechinterpError
+    from .errors import UsageError as UsageError
+    from .models import Model as Model
+    from .models import load as load
+    from .patching import Table as Table
+    from .patching import run as run
+    from .patching import trace as trace
+    from .prompts import Fact as Fact
+    from .prompts import Prompt as Prompt
+    from .prompts import Question as Question
+    from .readers import read_facts as read_facts
+
+_HOME = {
+    "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
+    "MechinterpError": "errors", "UsageError": "errors", "Model": "models", "load": "models",
+    "Table": "patching", "run": "patching", "trace": "patching",
+    "Fact": "prompts", "Prompt": "prompts", "Question": "prompts", "read_facts": "readers",
+}  # fmt: skip
+_PACKAGES = ("analysis", "atlas", "editing", "patching")
+
+__all__ = [*_HOME, *_PACKAGES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

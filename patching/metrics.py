@@ -1,0 +1,92 @@
+"""Metrics of the final logits, all from one pass.
+
+| metric | unit | direction |
+|---|---|---|
+| prob | probability of the whole answer | up: the answer is more likely |
+| log_prob | nats, summed over the answer's tokens | up |
+| logit_diff | logits, answer minus foil where they first differ | up |
+| rank | 0 = the model's first choice; the worst over the answer's tokens | down |
+| kl | nats, KL(clean run || this run) of the next-token distribution | down: closer to the clean run |
+
+Report probability and logit difference together: probability saturates and misses negative contributors (Zhang & Nanda
+2024), a logit difference says nothing about the size of either logit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+METRICS = ("prob", "log_prob", "logit_diff", "rank", "kl")
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The metrics of some rows (draws, or cells times draws)."""
+
+    prob: Float[np.ndarray, " rows"]
+    log_prob: Float[np.ndarray, " rows"]
+    logit_diff: Float[np.ndarray, " rows"]
+    rank: Float[np.ndarray, " rows"]
+    kl: Float[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What the logits of one prompt are scored against.
+
+    Args:
+        answer: token ids of the answer.
+        foil: token ids of the answer it is compared with.
+        clean: the clean run's next-token log-probabilities at the last prompt token.
+    """
+
+    answer: tuple[int, ...]
+    foil: tuple[int, ...]
+    clean: Float[Tensor, " vocab"]
+
+
+def log_softmax(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
+    """Log-probabilities in float32 at least: half precision cannot hold them."""
+    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+
+
+def best_foil(logits: Float[Tensor, " vocab"], answer: tuple[int, ...]) -> tuple[int, ...]:
+    """The strongest competitor of the answer's first token in the clean run, the default foil."""
+    masked = logits.clone()
+    masked[answer[0]] = float("-inf")
+    return (int(masked.argmax()),)
+
+
+def score(logits: Float[Tensor, "rows kept vocab"], question: Question) -> Scores:
+    """All metrics of each row.
+
+    Args:
+        logits: at the last prompt token and, for an answer of several tokens, at the answer tokens fed after it
+            (teacher forcing): `kept` = number of answer tokens.
+        question: answer, foil and clean distribution.
+    """
+    answer = torch.tensor(question.answer, device=logits.device)
+    logp = log_softmax(logits)
+    chosen = logp.gather(-1, answer.expand(logits.shape[0], -1)[..., None])  # [rows, kept, 1]
+    log_prob = chosen.sum((1, 2))
+    rank = (logp > chosen).sum(-1).amax(-1)
+    step = _first_difference(question.answer, question.foil)
+    wide = logits[:, step] if logits.dtype == torch.float64 else logits[:, step].float()
+    logit_diff = wide[:, question.answer[step]] - wide[:, question.foil[step]]
+    clean = question.clean.to(logp.device)
+    kl = (clean.exp() * (clean - logp[:, 0])).sum(-1).clamp(min=0)
+
+    def out(value: Tensor) -> np.ndarray:
+        return value.detach().cpu().double().numpy()
+
+    return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(rank), out(kl))
+
+
+def _first_difference(answer: tuple[int, ...], foil: tuple[int, ...]) -> int:
+    """The first token at which two answers differ."""
+    return next((i for i, (a, b) in enumerate(zip(answer, foil, strict=False)) if a != b), 0)

@@ -1,0 +1,220 @@
+"""The runs behind a program: clean, corrupted and any other whose activations are written somewhere.
+
+A `Session` holds prompts of one token length.  It runs each source program once for all of them, keeps only the
+activations that some write will need, and turns placed writes into values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..layout import PER_HEAD, RESID_MID
+from ..models import Model
+from ..prompts import Prompt
+from ..spans import TokenisedPrompt
+from .batch import DEFAULT_MAX_TOKENS, Job, Valued, run_jobs
+from .cells import Placed, place
+from .executor import forward
+from .noise import embedding_sigma
+from .programs import Program, nothing
+from .sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, PublishedNoise, Run, Zero, _Noise
+
+Address = tuple[str, int]
+"""Component and layer."""
+
+
+@dataclass(eq=False)
+class Asked:
+    """A prompt with its answer, ready to run: `ids` are its tokens and, behind them, all answer tokens but the last."""
+
+    prompt: TokenisedPrompt
+    answer: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.prompt.ids + self.answer[:-1]
+
+
+@dataclass(eq=False)
+class Session:
+    """Runs of some prompts of equal token length.
+
+    Args:
+        model: the model.
+        asked: the prompts.
+        max_tokens: tokens per forward.
+    """
+
+    model: Model
+    asked: Sequence[Asked]
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    logits: dict[Program, list[Tensor]] = field(default_factory=dict)
+    _kept: dict[Program, list[dict[Address, Tensor]]] = field(default_factory=dict)
+
+    def prepare(self, needs: Iterable[tuple[Program, Sequence[Placed]]]) -> None:
+        """Run whatever the given writes read from; `needs` pairs each placed write's program with the writes."""
+        wanted: dict[Program, dict[Address, None]] = defaultdict(dict)
+        for program, placed in needs:
+            for write in placed:
+                source = source_program(write, program)
+                if source is not None:
+                    wanted[source][write.component, write.layer] = None
+        for source, addresses in wanted.items():
+            self.run(source, list(addresses))
+
+    def run(self, program: Program, reads: Sequence[Address] = ()) -> list[Tensor]:
+        """Run a program without axes on every prompt, keep the activations asked for, and return its logits.
+
+        Returns:
+            For each prompt [draws, kept, vocab].
+        """
+        kept = self._kept.get(program)
+        if kept is not None and all(address in kept[0] for address in reads):
+            return self.logits[program]
+        addresses = list(dict.fromkeys([*(kept[0] if kept else ()), *reads]))
+        placed = [place(program, self.model.layout, asked.prompt) for asked in self.asked]
+        self.prepare((program, writes) for writes in placed)
+        jobs = [self.job(index, program, writes) for index, writes in enumerate(placed)]
+        hooks = {address: self._read_hook(address) for address in addresses}
+        results = list(run_jobs(self.model, jobs, list(dict.fromkeys(hooks.values())), max_tokens=self.max_tokens))
+        self.logits[program] = [result.logits for result in results]
+        self._kept[program] = [{a: result.cache[hook] for a, hook in hooks.items()} for result in results]
+        return self.logits[program]
+
+    def job(self, index: int, program: Program, placed: Sequence[Placed], key: object = None) -> Job:
+        """A job for one prompt and one cell; the runs it reads from must have been prepared."""
+        asked = self.asked[index]
+        writes = [Valued(write, self._values(index, write, program)) for write in placed]
+        return Job((index, key), asked.ids, program.draws or 1, writes, keep=len(asked.answer))
+
+    def activation(self, program: Program, index: int, address: Address) -> Tensor:
+        """A kept activation, [draws, pos, ...]."""
+        return self._kept[program][index][address]
+
+    def _read_hook(self, address: Address) -> str:
+        component, layer = address
+        if component == RESID_MID:
+            self.model.layout.check(component)
+            return f"blocks.{layer}.hook_resid_mid"
+        return self.model.layout.hook(component, layer)
+
+    def _values(self, index: int, placed: Placed, program: Program) -> Tensor:
+        """Values of one write, [draws or 1, positions, ...]."""
+        source, positions = placed.write.source, list(placed.positions)
+        other = source_program(placed, program)
+        if other is not None:
+            kept = self._kept[other][index][placed.component, placed.layer][:, positions]
+        elif isinstance(source, OtherSubject):
+            kept = self._other_subject(index, source, placed)[:, positions]
+        else:
+            return self._made(index, placed, positions)
+        return kept[:, :, list(placed.heads)] if placed.heads else kept
+
+    def _made(self, index: int, placed: Placed, positions: list[int]) -> Tensor:
+        """Values that no run gives: noise, zero, mean, the user's own."""
+        source, model = placed.write.source, self.model
+        width = self._width(placed)
+        shape = (len(positions), *width)
+        dtype, device = model.dtype, model.device
+        if isinstance(source, PublishedNoise):
+            return torch.from_numpy(source.sample(shape)).to(device)
+        if isinstance(source, _Noise):
+            scale = source.level if source.level is not None else source.sigmas * embedding_sigma(model)
+            noise = source.sample(shape, scale, self.asked[index].prompt.prompt.name, str(placed))
+            return torch.from_numpy(noise).to(device)
+        if isinstance(source, Zero):
+            return torch.zeros(1, *shape, dtype=dtype, device=device)
+        if isinstance(source, Mean):
+            mean = self._mean(source, (placed.component, placed.layer))
+            picked = mean[list(placed.heads)] if placed.heads else mean
+            return picked.expand(1, *shape)
+        if isinstance(source, Delta):
+            return source.tensor.expand(1, *shape)
+        if isinstance(source, Given):
+            return self._given(source, placed, shape)
+        raise UsageError(f"{placed.write} has a source of an unknown kind: {type(source).__name__}")
+
+    def _width(self, placed: Placed) -> tuple[int, ...]:
+        layout = self.model.layout
+        if placed.component in PER_HEAD:
+            kv = placed.component in ("k", "v")
+            heads = len(placed.heads) or (layout.n_kv_heads if kv else layout.n_heads)
+            return heads, int(layout.config.d_head)
+        return (layout.d_mlp if placed.component == "key" else layout.d_model,)
+
+    def _given(self, source: Given, placed: Placed, shape: tuple[int, ...]) -> Tensor:
+        tensor = source.tensor.to(self.model.device)
+        if tensor.ndim < 3:
+            tensor = tensor.expand(1, *shape) if tensor.shape[-1:] == shape[-1:] and tensor.ndim == 1 else tensor[None]
+        if tuple(tensor.shape[1:]) != shape:
+            raise UsageError(
+                f"the tensor given for {placed} has shape {tuple(source.tensor.shape)}; "
+                f"{list(shape[-1:])}, {list(shape)} or [draws, {', '.join(map(str, shape))}] is needed"
+            )
+        return tensor
+
+    def _mean(self, source: Mean, address: Address) -> Tensor:
+        total, count = None, 0
+        hook = self._read_hook(address)
+        for text in source.texts:
+            value = forward(self.model, torch.tensor([self.model.encode(text)]), reads=[hook]).cache[hook][0].double()
+            total = value.sum(0) if total is None else total + value.sum(0)
+            count += value.shape[0]
+        assert total is not None
+        return (total / count).to(self.model.dtype)
+
+    def _other_subject(self, index: int, source: OtherSubject, placed: Placed) -> Tensor:
+        mine = self.asked[index]
+        other = self.model.tokenise(source.prompt_for(mine.prompt.prompt))
+        if len(other.ids) != len(mine.prompt.ids) or other.subject != mine.prompt.subject:
+            raise UsageError(
+                f"{other.prompt.subject!r} cannot stand in for {mine.prompt.prompt.subject!r}: their sentences have "
+                f"{len(other.ids)} and {len(mine.prompt.ids)} tokens (subjects at {other.subject} and "
+                f"{mine.prompt.subject}); choose a subject of the same token length"
+            )
+        hook = self._read_hook((placed.component, placed.layer))
+        ids = torch.tensor([other.ids + mine.answer[:-1]])
+        return forward(self.model, ids, reads=[hook]).cache[hook]
+
+
+def source_program(placed: Placed, program: Program) -> Program | None:
+    """The program whose run a write reads from, None if it needs no run of this prompt."""
+    source = placed.write.source
+    if isinstance(source, Clean):
+        return nothing
+    if isinstance(source, Corrupted):
+        return program.corruption
+    return source.program if isinstance(source, Run) else None
+
+
+def ask(model: Model, prompts: Sequence[Prompt], *, answer_from_model: bool = False) -> list[Asked]:
+    """Tokenise prompts; those without an answer (or all, `answer_from_model`) get the model's own next token.
+
+    Raises:
+        UsageError: see `Model.tokenise`.
+    """
+    asked = []
+    for prompt in prompts:
+        tokenised = model.tokenise(prompt)
+        answer = tokenised.answer_ids
+        if answer_from_model or not answer:
+            logits = model.logits(torch.tensor([tokenised.ids]), keep=1)
+            answer = (int(logits[0, -1].argmax()),)
+        asked.append(Asked(tokenised, answer))
+    return asked
+
+
+def buckets(asked: Sequence[Asked], size: int) -> list[list[int]]:
+    """Indices of prompts grouped by token length (answer tokens included), at most `size` in a group."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for index, one in enumerate(asked):
+        by_length[len(one.ids)].append(index)
+    return [group[i : i + size] for _, group in sorted(by_length.items()) for i in range(0, len(group), size)]
+
+

@@ -1,0 +1,225 @@
+"""Sources: where a written value comes from.
+
+Corrupt, restore and sever are one act, writing a value at an address, and differ only in its source.  *Absolute*
+sources replace what is there; *additive* ones (noise, a learned delta) are added to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from ..prompts import Prompt
+
+if TYPE_CHECKING:
+    from .programs import Program
+
+
+@dataclass(frozen=True)
+class Source:
+    """Base of all sources.  `additive` sources add to what is there; the others replace it."""
+
+    @property
+    def additive(self) -> bool:
+        return False
+
+    @property
+    def draws(self) -> int | None:
+        """How many random draws the source has, None if it is not random."""
+        return None
+
+
+@dataclass(frozen=True)
+class _Noise(Source):
+    sigmas: float = 3.0
+    draws: int = 10
+    seed: int = 0
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise UsageError(f"noise with {self.draws} draws corrupts nothing; give at least 1")
+        if self.sigmas < 0 or (self.level is not None and self.level < 0):
+            raise UsageError(f"a noise level cannot be negative (sigmas={self.sigmas}, level={self.level})")
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        size = f"level={self.level:g}" if self.level is not None else f"sigmas={self.sigmas:g}"
+        return f"{type(self).__name__}({size}, draws={self.draws}, seed={self.seed})"
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        """Noise for one prompt, [draws, *shape], in float64; fresh per prompt, the same for all its cells."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Gaussian(_Noise):
+    """Independent normal noise with standard deviation `sigmas` times sigma, or `level` itself if given.
+
+    Sigma is the standard deviation of token embeddings as measured at the embedding activation (see
+    `patching.noise.embedding_sigma`).  The generator is seeded by (seed, prompt, site): every prompt has its own noise,
+    and all cells of a prompt share it, so that cells can be compared draw by draw.
+    """
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        return scale * _generator(self.seed, prompt, site).standard_normal((self.draws, *shape))
+
+
+@dataclass(frozen=True)
+class Uniform(_Noise):
+    """Independent uniform noise in [-scale, scale], scale as in `Gaussian`."""
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        return scale * _generator(self.seed, prompt, site).uniform(-1.0, 1.0, (self.draws, *shape))
+
+
+@dataclass(frozen=True)
+class PublishedNoise(Source):
+    """The noise rule of the published causal tracing (Meng et al. 2022): the same numbers for every prompt.
+
+    A NumPy `RandomState(seed)` gives `level * randn(draws, tokens, d_model)`; `block=1` takes the second such block of
+    the same stream, which is what the published severed traces run on by accident.
+    """
+
+    level: float
+    draws: int = 10
+    seed: int = 1
+    block: int = 0
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
+        """[draws, *shape] in float64."""
+        stream = np.random.RandomState(self.seed)
+        for _ in range(self.block):
+            stream.randn(self.draws, *shape)
+        return self.level * stream.randn(self.draws, *shape)
+
+
+def _generator(seed: int, prompt: str, site: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}\0{prompt}\0{site}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+@dataclass(frozen=True)
+class Zero(Source):
+    """Zero (ablation)."""
+
+
+@dataclass(frozen=True)
+class Mean(Source):
+    """The mean activation of the site over all tokens of some texts (mean ablation)."""
+
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise UsageError("a mean over no texts does not exist; give Mean(texts=(...))")
+
+    def __str__(self) -> str:
+        return f"Mean({len(self.texts)} texts)"
+
+
+@dataclass(frozen=True)
+class OtherSubject(Source):
+    """Symmetric token replacement: the activation from the same sentence about another subject (Zhang & Nanda 2024).
+
+    Args:
+        replacements: the other subject, or pairs (subject, other subject) when several prompts are run.  The two
+            sentences must have the same token length and the same subject span.
+    """
+
+    replacements: str | tuple[tuple[str, str], ...]
+
+    def prompt_for(self, prompt: Prompt) -> Prompt:
+        """The prompt with the subject replaced.
+
+        Raises:
+            UsageError: no replacement for this subject.
+        """
+        if isinstance(self.replacements, str):
+            other = self.replacements
+        else:
+            pairs = dict(self.replacements)
+            if prompt.subject not in pairs:
+                raise UsageError(f"there is no replacement for the subject {prompt.subject!r}; add it to OtherSubject")
+            other = pairs[prompt.subject]
+        return Prompt(prompt.template, other, prompt.answer, prompt.id, prompt.relation)
+
+
+@dataclass(frozen=True)
+class Given(Source):
+    """A tensor of the user's own, [d], [positions, d] or [draws, positions, d]; compared by its content."""
+
+    tensor: Tensor = field(compare=False)
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not bool(torch.isfinite(self.tensor).all()):
+            raise UsageError("the given tensor holds NaN or infinite values")
+        content = self.tensor.detach().cpu().contiguous()
+        digest = hashlib.sha256(str(tuple(content.shape)).encode())
+        digest.update(memoryview(content.flatten().view(torch.uint8).numpy()))
+        object.__setattr__(self, "digest", digest.hexdigest()[:12])
+
+    @property
+    def draws(self) -> int | None:
+        return self.tensor.shape[0] if self.tensor.ndim == 3 else None
+
+    def __str__(self) -> str:
+        return f"Given({tuple(self.tensor.shape)}, {self.digest})"
+
+
+@dataclass(frozen=True, eq=False)
+class Delta(Source):
+    """A trainable vector [d] added at every address; gradients flow to it (see `patching.executor.forward`)."""
+
+    tensor: Tensor
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"Delta({tuple(self.tensor.shape)})"
+
+
+@dataclass(frozen=True)
+class Clean(Source):
+    """The run with nothing written: what `restore` reads."""
+
+    def __str__(self) -> str:
+        return "clean run"
+
+
+@dataclass(frozen=True)
+class Corrupted(Source):
+    """The run with only the program's corruptions: what `sever` reads, within the same draw."""
+
+    def __str__(self) -> str:
+        return "corrupted run"
+
+
+@dataclass(frozen=True)
+class Run(Source):
+    """Another program's run on the same prompt: path patching is a restore from a run that was itself severed."""
+
+    program: Program
+
+    @property
+    def draws(self) -> int | None:
+        return self.program.draws
+
+    def __str__(self) -> str:
+        return f"run of ({self.program})"

@@ -1,0 +1,321 @@
+"""Causal tracing: a grid of programs over many prompts, as one long table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import MechinterpError, UsageError
+from ..models import Model
+from ..progress import progress_bar
+from ..prompts import Fact, Prompt
+from ..provenance import versions
+from .batch import DEFAULT_MAX_TOKENS, run_jobs
+from .cells import Cell, cells, place
+from .metrics import METRICS, Question, Scores, score
+from .noise import embedding_sigma
+from .programs import RESTORE, SEVER, Program, corrupt, nothing, restore, sever
+from .positions import every, here, subject
+from .run import GROUP, make_questions
+from .session import Asked, Session, ask, buckets
+from .sites import attn, embed, mlp, resid
+from .sources import Gaussian, PublishedNoise, Run, Source, _Noise
+from .table import COLUMNS, Table
+
+KINDS = {"resid": resid, "mlp": mlp, "attn": attn}
+SEVERED = {"mlp": mlp, "attn": attn}
+PUBLISHED_SIGMAS = 3.0
+
+
+class Interrupted(MechinterpError):
+    """A trace was interrupted; `table` holds the prompts that were finished."""
+
+    def __init__(self, message: str, table: Table) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+def default_window(n_layers: int) -> int:
+    """Layers restored at once: the published 10 of GPT-2 XL's 48, in proportion, and at least 3."""
+    return max(3, round(n_layers * 10 / 48))
+
+
+def causal_tracing(
+    noise: Source,
+    window: int,
+    *,
+    kinds: Sequence[str] = ("resid", "mlp", "attn"),
+    severed: Sequence[str] = ("mlp", "attn"),
+    severed_noise: Source | None = None,
+) -> list[Program]:
+    """The programs of Meng et al. 2022, Figures 1 to 3.
+
+    Each corrupts the subject's embeddings and restores, cell by cell, the residual stream of one layer or the MLP or
+    attention contributions of a window of layers; the severed ones restore the residual stream while the MLP (or
+    attention) contributions at the same token are held at their corrupted values in every layer.
+
+    Args:
+        noise: the corruption of the subject's embeddings.
+        window: layers restored at once for "mlp" and "attn".
+        kinds: which components to restore.
+        severed: which components to sever while the residual stream is restored.
+        severed_noise: another draw for the severed runs, as the published implementation has it; None severs within one
+            draw.
+
+    Raises:
+        UsageError: an unknown kind.
+    """
+    for name, known in ((kinds, KINDS), (severed, SEVERED)):
+        for word in name:
+            if word not in known:
+                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
+    base = corrupt(embed @ subject, noise)
+    programs = []
+    for kind in kinds:
+        width = 1 if kind == "resid" else window
+        programs.append(base | restore(KINDS[kind].window(width) @ every))
+    for kind in severed:
+        if severed_noise is None:
+            programs.append(base | restore(resid.each @ every) | sever(SEVERED[kind] @ here))
+        else:
+            other = corrupt(embed @ subject, severed_noise)
+            programs.append(other | restore(resid.each @ every) | sever(SEVERED[kind] @ here, Run(base)))
+    return programs
+
+
+def trace(
+    model: Model,
+    prompts: Sequence[Prompt | Fact],
+    programs: Program | Sequence[Program] | None = None,
+    *,
+    kinds: Sequence[str] = ("resid", "mlp", "attn"),
+    severed: Sequence[str] = ("mlp", "attn"),
+    window: int | None = None,
+    sigmas: float = 3.0,
+    noise_level: float | None = None,
+    draws: int = 10,
+    seed: int = 0,
+    reference: bool = False,
+    foil: str | None = None,
+    out: str | Path | None = None,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    progress: bool = True,
+) -> Table:
+    """Trace where a model keeps what it says about some subjects.
+
+    Without `programs` this is causal tracing (see `causal_tracing`): positions x layers x {residual, MLP window,
+    attention window}, and the residual with MLP or attention severed.  Noise is fresh per prompt and shared by all cells
+    of the prompt; severing happens within one draw.
+
+    Args:
+        model: the model.
+        prompts: what to trace; a prompt without an answer is scored by the model's own next token.
+        programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the first.
+        kinds, severed: which parts of causal tracing to run.
+        window: layers restored at once (odd windows are symmetric); default: `default_window`.
+        sigmas: noise in standard deviations of subject embeddings (see `noise.embedding_sigma`).
+        noise_level: the noise's standard deviation itself, instead of `sigmas`.
+        draws: noise draws per prompt; fewer than 10 are few.
+        seed: of the noise.
+        reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
+            prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
+            come from another draw than the run they are put into.
+        foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
+        out: where to write the table (Parquet).
+        max_tokens: tokens per forward; lower it when memory runs out.
+        progress: show a bar.
+
+    Returns:
+        The long table; see `patching.table`.
+
+    Raises:
+        UsageError: bad prompts (all are looked at before anything runs), unknown kinds.
+        Interrupted: Ctrl-C; the finished prompts are in its `table`, and in a file beside `out`.
+    """
+    asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
+    _check_names(asked_prompts)
+    asked = ask(model, asked_prompts, answer_from_model=reference)
+    if programs is None:
+        if reference:
+            window, seed = window or 10, 1
+            noise_level = noise_level or sigmas * embedding_sigma(model, [p.subject for p in asked_prompts])
+            noise: Source = PublishedNoise(noise_level, draws)
+            other: Source | None = PublishedNoise(noise_level, draws, block=1)
+        else:
+            noise, other = Gaussian(sigmas, draws=draws, seed=seed, level=noise_level), None
+        window = window or default_window(model.n_layers)
+        chosen = causal_tracing(noise, window, kinds=kinds, severed=severed, severed_noise=other)
+    else:
+        chosen = [programs] if isinstance(programs, Program) else list(programs)
+    if not chosen:
+        raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
+    meta = _meta(model, chosen, asked, reference)
+    frames: dict[int, pd.DataFrame] = {}
+    counts = {"cells": 0, "unchanged_cells": 0}
+    try:
+        with progress_bar("tracing prompts", len(asked), shown=progress) as advance:
+            for group in buckets(asked, GROUP):
+                session = Session(model, [asked[i] for i in group], max_tokens)
+                tracer = _Tracer(session, chosen, foil, counts)
+                for index in range(len(group)):
+                    frames[group[index]] = tracer.frame(index)
+                    advance(1)
+    except KeyboardInterrupt:
+        raise _interrupted(frames, {**meta, **counts}, len(asked), out) from None
+    table = _table(frames, {**meta, **counts})
+    if out is not None:
+        table.save(out)
+    return table
+
+
+class _Tracer:
+    """All cells of all programs for the prompts of one session."""
+
+    def __init__(self, session: Session, programs: Sequence[Program], foil: str | None, counts: dict[str, int]) -> None:
+        self.session, self.programs, self.counts = session, programs, counts
+        self.questions = make_questions(session, foil)
+        self.corruption = programs[0].corruption
+        layout = session.model.layout
+        self.placed = [
+            [[(cell, place(program, layout, one.prompt, cell)) for cell in cells(program, layout, one.prompt)] for program in programs]
+            for one in session.asked
+        ]
+        session.prepare(
+            (program, writes)
+            for per_prompt in self.placed
+            for program, grid in zip(programs, per_prompt, strict=True)
+            for _, writes in grid
+        )
+        self.corrupted = session.run(self.corruption)
+
+    def frame(self, index: int) -> pd.DataFrame:
+        """The rows of one prompt."""
+        asked, question = self.session.asked[index], self.questions[index]
+        parts = [
+            _rows(asked, "clean", score(self.session.logits[nothing][index], question)),
+            _rows(asked, "corrupted", score(self.corrupted[index], question)),
+        ]
+        jobs = (
+            self.session.job(index, program, writes, key=(program, cell))
+            for program, grid in zip(self.programs, self.placed[index], strict=True)
+            for cell, writes in grid
+        )
+        model, max_tokens = self.session.model, self.session.max_tokens
+        for result in run_jobs(model, list(jobs), max_tokens=max_tokens):
+            _, (program, cell) = result.job.key  # type: ignore[misc]
+            self.counts["cells"] += 1
+            self.counts["unchanged_cells"] += not result.changed
+            parts.append(_rows(asked, "patched", score(result.logits, question), program, cell))
+        return _concat(parts)
+
+
+Columns = dict[str, Any]
+
+
+def _rows(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = Cell()) -> Columns:
+    """One cell's draws as columns; what is the same for all of them is given once and repeated by `_concat`."""
+    position = -1 if cell.position is None else cell.position
+    tokenised = asked.prompt
+    return {
+        "prompt": tokenised.prompt.name,
+        "relation": tokenised.prompt.relation,
+        "run": run,
+        "component": _names(program, RESTORE),
+        "window": program.window or 1,
+        "severed": _names(program, SEVER),
+        "position": position,
+        "token": tokenised.tokens[position] if position >= 0 else "",
+        "role": tokenised.role(position) if position >= 0 else "",
+        "layer": -1 if cell.layer is None else cell.layer,
+        **{metric: getattr(scores, metric) for metric in METRICS},
+    }
+
+
+def _names(program: Program, verb: str) -> str:
+    found = dict.fromkeys(write.site.component.name for write in program.ordered if write.verb == verb)
+    return "+".join(found) or "none"
+
+
+def _concat(parts: list[Columns]) -> pd.DataFrame:
+    lengths = [len(part["prob"]) for part in parts]
+    columns: Columns = {}
+    for name in COLUMNS:
+        if name in METRICS:
+            columns[name] = np.concatenate([part[name] for part in parts])
+        elif name == "draw":
+            columns[name] = np.concatenate([np.arange(length) for length in lengths])
+        else:
+            columns[name] = np.repeat([part[name] for part in parts], lengths)
+    return pd.DataFrame(columns)
+
+
+def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
+    """All prompts in the order in which they were given."""
+    ordered = [frames[index] for index in sorted(frames)]
+    frame = pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame(columns=list(COLUMNS))
+    return Table(frame, meta)
+
+
+def _interrupted(frames: dict[int, pd.DataFrame], meta: dict[str, Any], given: int, out: str | Path | None) -> Interrupted:
+    table = _table(frames, {**meta, "interrupted": True})
+    where = ""
+    if out is not None and frames:
+        partial = Path(out).with_suffix(".partial.parquet")
+        table.save(partial)
+        where = f", kept in {partial}"
+    return Interrupted(f"interrupted after {len(frames)} of {given} prompts{where}", table)
+
+
+def _check_names(prompts: Sequence[Prompt]) -> None:
+    """The table tells prompts apart by name, so two prompts must not share one."""
+    if not prompts:
+        raise UsageError("there are no prompts to trace")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.name in seen:
+            raise UsageError(f"two prompts have the name {prompt.name!r}; give each an id of its own")
+        seen.add(prompt.name)
+
+
+def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
+    noises = [write.source for program in programs for write in program.corruption.ordered]
+    noise = next((source for source in noises if isinstance(source, (_Noise, PublishedNoise))), None)
+    level: float | None = None
+    if isinstance(noise, PublishedNoise):
+        level = noise.level
+    elif noise is not None:
+        level = noise.level if noise.level is not None else noise.sigmas * embedding_sigma(model)
+    quirk = any(isinstance(w.source, Run) for p in programs for w in p.ordered if w.verb == SEVER)
+    return {
+        "model": model.name,
+        "architecture": model.architecture,
+        "n_layers": model.n_layers,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": model.fingerprint(),
+        "programs": [str(program) for program in programs],
+        "prompts": len(asked),
+        "draws": programs[0].draws or 1,
+        "seed": getattr(noise, "seed", None),
+        "sigmas": getattr(noise, "sigmas", None),
+        "noise_level": level,
+        "window": max(program.window or 1 for program in programs),
+        "reference": reference,
+        "severed_within_draw": not quirk,
+        "versions": versions(),
+        "warnings": [sentence for one in asked for sentence in _warnings(one)],
+    }
+
+
+def _warnings(asked: Asked) -> list[str]:
+    prompt, found = asked.prompt.prompt, []
+    if asked.prompt.mentions > 1:
+        found.append(
+            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' is corrupted"
+        )
+    if not asked.prompt.exact:
+        found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")
+    return found
