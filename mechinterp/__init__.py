@@ -38,7 +38,7 @@ _HOME = {
 }  # fmt: skip
 _PACKAGES = ("analysis", "atlas", "editing", "patching")
 
-__all__ = [*_HOME, *_PACKAGES]  # noqa: PLE0604
+__all__ = [*_HOME, *_PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

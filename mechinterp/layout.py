@@ -35,6 +35,7 @@ _HOOKS = {
     EMBED: "hook_embed",
     RESID_PRE: "blocks.{layer}.hook_in",
     RESID: "blocks.{layer}.hook_out",
+    RESID_MID: "blocks.{layer}.hook_resid_mid",
     ATTN: "blocks.{layer}.hook_attn_out",
     MLP: "blocks.{layer}.hook_mlp_out",
     Z: "blocks.{layer}.attn.hook_z",
@@ -114,18 +115,34 @@ class Layout:
         return layer % self.n_layers
 
     def hook(self, component: str, layer: int = 0) -> str:
-        """The hook point where a component is read and written.
+        """The hook point where a component is both read and written.
 
         Raises:
-            UsageError: an unknown component, a layer out of range.
+            UsageError: an unknown component, a layer out of range, or resid_mid, which is read and written at
+                different points.
             MechinterpError: this architecture cannot serve the component.
         """
+        if component == RESID_MID:
+            raise UsageError("resid_mid is read at one hook point and written at another: use read_hook and write_hook")
+        return self.read_hook(component, layer)
+
+    def read_hook(self, component: str, layer: int = 0) -> str:
+        """The hook point where a component is read."""
         if component not in _HOOKS:
-            if component == RESID_MID:
-                raise UsageError("resid_mid has no hook of its own that is safe to write: it is composed (see executor)")
             raise UsageError(f"{component!r} is no component; the components are {', '.join(COMPONENTS)}")
         self.check(component)
         return _HOOKS[component].format(layer=self.check_layer(layer))
+
+    def write_hook(self, component: str, layer: int = 0) -> tuple[str, str | None]:
+        """The hook point where a component is written, and the earlier one whose live value is subtracted first.
+
+        Only resid_mid needs the second: a value returned at its own hook point reaches the MLP and misses the skip
+        connection, so it is set as a change of what attention adds to the residual entering the layer.
+        """
+        if component != RESID_MID:
+            return self.hook(component, layer), None
+        self.check(component)
+        return self.hook(ATTN, layer), self.hook(RESID_PRE, layer)
 
     def check(self, component: str) -> None:
         """Raise the sentence that says why this model cannot serve a component, if it cannot."""
@@ -167,7 +184,7 @@ class Layout:
             )
         return weight
 
-    def down_bias(self, layer: int) -> Float[Tensor, "d_model"] | None:
+    def down_bias(self, layer: int) -> Float[Tensor, d_model] | None:
         """The bias of the down-projection, None where the architecture has none."""
         bias: Tensor | None = getattr(self._mlp(layer), "b_out", None)
         return bias

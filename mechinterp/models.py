@@ -179,7 +179,9 @@ def _locate(source: str) -> str:
         if not (path / "config.json").is_file():
             raise UsageError(f"the folder {source!r} holds no config.json; give a folder saved with save_pretrained")
         if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            raise UsageError(f"the folder {source!r} holds no weights (*.safetensors); give a folder with a saved model")
+            raise UsageError(
+                f"the folder {source!r} holds no weights (*.safetensors); give a folder with a saved model"
+            )
         return source
     if path.is_absolute() or source.startswith(("./", "../", "~")) or source.count("/") > 1:
         raise UsageError(f"there is no folder {source!r}; check the path")
@@ -226,7 +228,11 @@ def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: s
     parameter = next(hf_model.parameters())
     try:
         return TransformerBridge.boot_transformers(
-            f"mechinterp/{name}", hf_model=hf_model, tokenizer=theirs, device=str(parameter.device), dtype=parameter.dtype
+            f"mechinterp/{name}",
+            hf_model=hf_model,
+            tokenizer=theirs,
+            device=str(parameter.device),
+            dtype=parameter.dtype,
         )
     except ValueError as error:
         raise MechinterpError(
@@ -237,8 +243,8 @@ def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: s
 def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None, name: str | None) -> Model:
     if getattr(bridge, "compatibility_mode", False):
         raise MechinterpError(
-            "this TransformerBridge is in compatibility mode, which has rewritten its weights; boot it again and do not "
-            "call enable_compatibility_mode()"
+            "this TransformerBridge is in compatibility mode, which has rewritten its weights; boot it again and do "
+            "not call enable_compatibility_mode()"
         )
     tokenizer = tokenizer or bridge.tokenizer
     if tokenizer is None:
@@ -250,7 +256,9 @@ def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase |
 def _finish(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str) -> Model:
     for parameter_name, tensor in clean_state_dict(bridge.original_model).items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise MechinterpError(f"the weights {parameter_name!r} of {name} hold NaN or infinite values; load sound ones")
+            raise MechinterpError(
+                f"the weights {parameter_name!r} of {name} hold NaN or infinite values; load sound ones"
+            )
     layout = Layout(bridge, preflight(bridge, name))
     return Model(bridge, tokenizer, layout, name)
 

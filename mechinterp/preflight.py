@@ -42,18 +42,16 @@ def preflight(bridge: TransformerBridge, name: str) -> dict[str, str]:
             continue
         problem = _problem(layout, component, clean_ids)
         if problem:
-            refused[component] = (
-                f"{name} ({layout.architecture}) cannot serve the component {component!r}: {problem}"
-            )
+            refused[component] = f"{name} ({layout.architecture}) cannot serve the component {component!r}: {problem}"
     for component in _ESSENTIAL:
         if component in refused:
             raise MechinterpError(refused[component])
     _check_restoring_everything(layout, name, clean_ids, other_ids)
     if not {names.ATTN, names.MLP} & refused.keys():
         _check_sum(layout, name, clean_ids, refused)
-    if not layout.has_hook("blocks.0.hook_resid_mid") or {names.ATTN, names.MLP} & refused.keys():
+    if not layout.has_hook(layout.read_hook(names.RESID_MID, 0)) or {names.ATTN, names.MLP} & refused.keys():
         refused[names.RESID_MID] = (
-            f"{name} ({layout.architecture}) has no 'resid_mid': attention and MLP read the same residual (parallel block)"
+            f"{name} ({layout.architecture}) has no 'resid_mid': attention and MLP are parallel in each block"
         )
     return refused
 
@@ -130,7 +128,9 @@ def _check_restoring_everything(layout: Layout, name: str, clean_ids: Tensor, ot
     layers = _layers(layout)
     clean = _run(layout, clean_ids, [(layout.hook(names.RESID, layer), keep(layer)) for layer in layers])
     for layer in layers:
-        restored = _run(layout, other_ids, [(layout.hook(names.RESID, layer), lambda value, hook: kept[layer])])
+        restored = _run(
+            layout, other_ids, [(layout.hook(names.RESID, layer), lambda value, hook, layer=layer: kept[layer])]
+        )
         gap = float((restored - clean).abs().max())
         if gap > _tolerance(clean):
             raise MechinterpError(

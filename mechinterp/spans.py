@@ -110,7 +110,9 @@ class TokenisedPrompt:
         if role == "subject":
             return tuple(range(*self.subject))
         if role not in (*ROLES, BEFORE):
-            raise UsageError(f"{role!r} is no token role; the roles are {', '.join((*ROLES, BEFORE, 'subject', 'all'))}")
+            raise UsageError(
+                f"{role!r} is no token role; the roles are {', '.join((*ROLES, BEFORE, 'subject', 'all'))}"
+            )
         found = tuple(p for p in range(len(self.ids)) if self.role(p) == role)
         if role == LAST and not found:  # the sentence ends with the subject: its last token is also the last
             found = (len(self.ids) - 1,)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..layout import RESID_MID, RESID_PRE
 from ..models import Model
 from .cells import Placed
 from .executor import HookWrite, forward
@@ -47,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """Logits [rows, kept, vocab] of a job, the activations read, and whether its restores and severs changed anything."""
+    """Logits [rows, kept, vocab] of a job, the activations read, and whether what it restored changed anything."""
 
     job: Job
     logits: Tensor
@@ -95,7 +94,7 @@ def _stack(model: Model, jobs: list[Job], starts: list[int]) -> tuple[list[HookW
         turns: dict[str, int] = defaultdict(int)
         for valued in job.writes:
             placed = valued.placed
-            hook, minus = _write_hook(model, placed)
+            hook, minus = model.layout.write_hook(placed.component, placed.layer)
             write = placed.write
             key = (write.stage, write.source.additive, turns[hook], hook, minus, bool(placed.heads))
             turns[hook] += 1
@@ -108,12 +107,19 @@ def _stack(model: Model, jobs: list[Job], starts: list[int]) -> tuple[list[HookW
         rows, positions, heads, values = (
             None if parts[0] is None else torch.cat(parts) for parts in zip(*stacked, strict=True)
         )
-        assert rows is not None and positions is not None and values is not None
+        assert rows is not None
+        assert positions is not None
+        assert values is not None
         device = model.device
         writes.append(
             HookWrite(
-                hook, rows.to(device), positions.to(device), values.to(device), add=additive,
-                heads=None if heads is None else heads.to(device), minus=None if additive else minus,
+                hook,
+                rows.to(device),
+                positions.to(device),
+                values.to(device),
+                add=additive,
+                heads=None if heads is None else heads.to(device),
+                minus=None if additive else minus,
             )  # fmt: skip
         )
         counts = torch.tensor([part[0].numel() for part in stacked])
@@ -122,19 +128,17 @@ def _stack(model: Model, jobs: list[Job], starts: list[int]) -> tuple[list[HookW
     return writes, owners
 
 
-def _write_hook(model: Model, placed: Placed) -> tuple[str, str | None]:
-    """Where a component is written.  resid_mid has no safe hook: it is set as a change of what attention adds."""
-    if placed.component == RESID_MID:
-        return model.layout.hook("attn", placed.layer), model.layout.hook(RESID_PRE, placed.layer)
-    return model.layout.hook(placed.component, placed.layer), None
-
-
 def _expand(rows: int, start: int, valued: Valued) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Row, position, head and value of every vector of one write: rows x positions (x heads), flattened."""
     positions, heads, values = valued.placed.positions, valued.placed.heads, valued.values
     row = torch.arange(start, start + rows)
     values = values.expand(rows, *values.shape[1:])
     if not heads:
-        return row.repeat_interleave(len(positions)), torch.tensor(positions).repeat(rows), None, values.flatten(0, 1)
+        return (
+            row.repeat_interleave(len(positions)),
+            torch.tensor(positions).repeat(rows),
+            None,
+            values.flatten(0, 1),
+        )
     grid = torch.cartesian_prod(row, torch.tensor(positions), torch.tensor(heads)).reshape(-1, 3)
     return grid[:, 0], grid[:, 1], grid[:, 2], values.flatten(0, 2)

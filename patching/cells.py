@@ -19,6 +19,10 @@ class Cell:
     layer: int | None = None
 
 
+ONE_CELL = Cell()
+"""The only cell of a program without axes."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """A write at one layer of one prompt."""
@@ -43,7 +47,7 @@ def cells(program: Program, layout: Layout, prompt: TokenisedPrompt) -> Iterator
             yield Cell(position, layer)
 
 
-def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell = Cell()) -> list[Placed]:
+def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell = ONE_CELL) -> list[Placed]:
     """All writes of one cell, in the order in which they are applied.
 
     Raises:
@@ -76,7 +80,7 @@ def _claim(taken: dict[tuple[int, str, int, int, int | None], Write], new: Place
             for key in keys:
                 if key in taken and taken[key] != new.write:
                     raise UsageError(
-                        f"two sources for one address: {taken[key]} and {new.write} both set {new.component}[{new.layer}] "
-                        f"at token {position} ({prompt.tokens[position]!r}); keep one of them"
+                        f"two sources for one address: {taken[key]} and {new.write} both set "
+                        f"{new.component}[{new.layer}] at token {position} ({prompt.tokens[position]!r}); keep one of them"
                     )
             taken[keys[0]] = new.write

@@ -154,7 +154,7 @@ def forward(
     for name, count in expected.items():
         if tape.fired[name] != count:
             raise MechinterpError(
-                f"the hook point {name!r} of {model.name} fired {tape.fired[name]} times instead of {count}; what it was "
-                "to write or read is missing, so no result is given"
+                f"the hook point {name!r} of {model.name} fired {tape.fired[name]} times instead of {count}; what it "
+                "was to write or read is missing, so no result is given"
             )
     return Forward(logits, cache, tuple(tape.unchanged[index] for index in range(len(writes))))

@@ -52,7 +52,10 @@ class Explanation:
     megabytes: float
 
     def __str__(self) -> str:
-        widths = [max(len(getattr(line, name)) for line in self.lines) if self.lines else 0 for name in ("verb", "hook", "tokens")]
+        widths = [
+            max(len(getattr(line, name)) for line in self.lines) if self.lines else 0
+            for name in ("verb", "hook", "tokens")
+        ]
         body = [
             f"  {line.verb:{widths[0]}}  {line.hook:{widths[1]}}  {line.tokens:{widths[2]}}  <- {line.source}"
             for line in self.lines
@@ -63,8 +66,8 @@ class Explanation:
                 f"{self.program}",
                 f"on {self.prompt!r}{many}",
                 *body,
-                f"{self.cells} cells x {self.rows} draws, {self.no_ops} of them exact no-ops; {self.forwards} forwards, "
-                f"{self.token_layers:,} token-layers, about {self.megabytes:.0f} MB at once",
+                f"{self.cells} cells x {self.rows} draws, {self.no_ops} of them exact no-ops; "
+                f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.megabytes:.0f} MB at once",
             ]
         )
 
@@ -93,7 +96,8 @@ def explain(program: Program, prompt: Prompt, model: Model) -> Explanation:
     numbers = held * (length * (6 * model.d_model + 4 * model.d_model) + model.vocab_size)
     return Explanation(
         program=str(program), prompt=prompt.text, tokens=tokenised.tokens, lines=tuple(lines), cells=len(grid),
-        no_ops=_no_ops(program, model, prompt, grid), rows=rows, forwards=forwards, token_layers=tokens * model.n_layers,
+        no_ops=_no_ops(program, model, prompt, grid), rows=rows, forwards=forwards,
+        token_layers=tokens * model.n_layers,
         megabytes=numbers * model.dtype.itemsize / 1e6,
     )  # fmt: skip
 
@@ -105,7 +109,7 @@ def _hook(model: Model, component: str, layer: int) -> str:
 
 
 def _no_ops(program: Program, model: Model, prompt: Prompt, grid: list[Cell]) -> int:
-    """Cells whose restores all come before the first corrupted token, or all sit in the last layer off the last token."""
+    """Cells whose restores all come before the first corrupted token, or sit in the last layer off the last token."""
     tokenised = model.tokenise(prompt)
     count = 0
     for cell in grid:
@@ -115,7 +119,11 @@ def _no_ops(program: Program, model: Model, prompt: Prompt, grid: list[Cell]) ->
         restores = [write for write in placed if write.write.stage > 0]
         idle = [
             max(write.positions) < first
-            or (write.layer == model.n_layers - 1 and write.component in ("resid", "mlp", "attn") and len(tokenised) - 1 not in write.positions)
+            or (
+                write.layer == model.n_layers - 1
+                and write.component in ("resid", "mlp", "attn")
+                and len(tokenised) - 1 not in write.positions
+            )
             for write in restores
         ]
         count += bool(restores) and all(idle)

@@ -63,13 +63,15 @@ class Position:
         if self.role in (_EVERY, _HERE):
             if here is None:
                 raise UsageError(
-                    f"{self.role!r} is an axis and this call runs one cell; use trace(), or a position such as subject[-1]"
+                    f"{self.role!r} is an axis and this call runs one cell; use trace(), or a token such as subject[-1]"
                 )
             return (here,)
         if self.role == _AT:
             assert isinstance(self.index, int)
             if not -len(prompt) <= self.index < len(prompt):
-                raise UsageError(f"there is no token {self.index} in {prompt.prompt.text!r}, which has {len(prompt)} tokens")
+                raise UsageError(
+                    f"there is no token {self.index} in {prompt.prompt.text!r}, which has {len(prompt)} tokens"
+                )
             return (self.index % len(prompt),)
         found = prompt.positions(self.role)
         if self.index is None:
@@ -82,7 +84,9 @@ class Position:
             return (found[self.index],)
         chosen = found[slice(*self.index)]
         if not chosen:
-            raise UsageError(f"{self} selects nothing in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there")
+            raise UsageError(
+                f"{self} selects nothing in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there"
+            )
         return chosen
 
 

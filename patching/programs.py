@@ -60,7 +60,7 @@ class Program:
             if other != write:
                 raise UsageError(f"two sources for one site: {other} and {write}; keep one of them")
         self._check_axes()
-        self.draws  # raises when two sources disagree about their number
+        self._check_draws()
 
     def _check_axes(self) -> None:
         widths = {write.site.window for write in self.writes if write.site.window is not None}
@@ -85,17 +85,15 @@ class Program:
         """Only the corruptions."""
         return Program(frozenset(write for write in self.writes if write.verb == CORRUPT))
 
-    @property
-    def draws(self) -> int | None:
-        """Number of random draws, None for a deterministic program.
-
-        Raises:
-            UsageError: two sources with different numbers of draws.
-        """
+    def _check_draws(self) -> None:
         counts = {write.source.draws for write in self.writes} - {None}
         if len(counts) > 1:
-            raise UsageError(f"the sources of one program disagree about the number of draws: {sorted(map(str, counts))}")
-        return counts.pop() if counts else None
+            raise UsageError(f"the sources of one program have different numbers of draws: {sorted(map(str, counts))}")
+
+    @property
+    def draws(self) -> int | None:
+        """Number of random draws, None for a deterministic program."""
+        return max((write.source.draws for write in self.writes if write.source.draws is not None), default=None)
 
     @property
     def has_axes(self) -> bool:

@@ -79,7 +79,10 @@ class Result:
 
     def __str__(self) -> str:
         rows = [("clean", self.clean), ("corrupted", self.corrupted), ("patched", self.patched)]
-        lines = [f"{self.prompt.text!r} -> {self.answer!r} (foil {self.foil!r})", f"{'':10}" + "".join(f"{m:>12}" for m in METRICS)]
+        lines = [
+            f"{self.prompt.text!r} -> {self.answer!r} (foil {self.foil!r})",
+            f"{'':10}" + "".join(f"{m:>12}" for m in METRICS),
+        ]
         for name, scores in rows:
             lines.append(f"{name:10}" + "".join(f"{getattr(scores, metric).mean():12.4f}" for metric in METRICS))
         lines.append(f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f} (probability)")
@@ -89,10 +92,17 @@ class Result:
 
 
 @overload
-def run(model: Model, prompts: Prompt, program: Program, *, foil: str | None = ..., max_tokens: int = ...) -> Result: ...
+def run(
+    model: Model, prompts: Prompt, program: Program, *, foil: str | None = ..., max_tokens: int = ...
+) -> Result: ...
 @overload
 def run(
-    model: Model, prompts: Sequence[Prompt], program: Program, *, foil: str | None = ..., max_tokens: int = ...
+    model: Model,
+    prompts: Sequence[Prompt],
+    program: Program,
+    *,
+    foil: str | None = ...,
+    max_tokens: int = ...,
 ) -> list[Result]: ...
 def run(
     model: Model,
@@ -120,12 +130,16 @@ def run(
         MechinterpError: a hook that did not fire, a component this architecture cannot serve.
     """
     if program.has_axes:
-        raise UsageError(f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer")
+        raise UsageError(
+            f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer"
+        )
     several = not isinstance(prompts, Prompt)
     asked = ask(model, list(prompts) if several else [prompts])  # type: ignore[list-item, arg-type]
     results: list[Result | None] = [None] * len(asked)
     for group in buckets(asked, GROUP):
-        for index, result in zip(group, _run_group(model, [asked[i] for i in group], program, foil, max_tokens), strict=True):
+        for index, result in zip(
+            group, _run_group(model, [asked[i] for i in group], program, foil, max_tokens), strict=True
+        ):
             results[index] = result
     done = [result for result in results if result is not None]
     return done if several else done[0]
@@ -171,11 +185,13 @@ def make_questions(session: Session, foil: str | None = None) -> list[Question]:
 def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
     ids = model.answer_ids(asked.prompt.prompt.text, foil)
     if all(a == b for a, b in zip(asked.answer, ids, strict=False)):
-        raise UsageError(f"the foil {foil!r} does not differ from the answer to {asked.prompt.prompt.text!r}; choose another")
+        raise UsageError(
+            f"the foil {foil!r} does not differ from the answer to {asked.prompt.prompt.text!r}; choose another"
+        )
     return ids
 
 
-def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, "batch *width"]:
+def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, batch * width]:
     """Activations of the clean run at a site with one layer and one token per prompt.
 
     Raises:
@@ -189,7 +205,11 @@ def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, "
             positions = site.position.resolve(asked[index].prompt)
             layers = (0,) if site.component.name == "embed" else site.component.layers.resolve(model.n_layers)
             if len(positions) != 1 or len(layers) != 1:
-                raise UsageError(f"read() takes one layer and one token; {site} has layers {layers} and tokens {positions}")
+                raise UsageError(
+                    f"read() takes one layer and one token; {site} has layers {layers} and tokens {positions}"
+                )
             session.run(nothing, [(site.component.name, layers[0])])
-            values[index] = session.activation(nothing, group.index(index), (site.component.name, layers[0]))[0, positions[0]]
+            values[index] = session.activation(nothing, group.index(index), (site.component.name, layers[0]))[
+                0, positions[0]
+            ]
     return torch.stack(values)

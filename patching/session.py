@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..layout import PER_HEAD, RESID_MID
+from ..layout import PER_HEAD
 from ..models import Model
 from ..prompts import Prompt
 from ..spans import TokenisedPrompt
@@ -81,7 +81,7 @@ class Session:
         placed = [place(program, self.model.layout, asked.prompt) for asked in self.asked]
         self.prepare((program, writes) for writes in placed)
         jobs = [self.job(index, program, writes) for index, writes in enumerate(placed)]
-        hooks = {address: self._read_hook(address) for address in addresses}
+        hooks = {address: self.model.layout.read_hook(*address) for address in addresses}
         results = list(run_jobs(self.model, jobs, list(dict.fromkeys(hooks.values())), max_tokens=self.max_tokens))
         self.logits[program] = [result.logits for result in results]
         self._kept[program] = [{a: result.cache[hook] for a, hook in hooks.items()} for result in results]
@@ -96,13 +96,6 @@ class Session:
     def activation(self, program: Program, index: int, address: Address) -> Tensor:
         """A kept activation, [draws, pos, ...]."""
         return self._kept[program][index][address]
-
-    def _read_hook(self, address: Address) -> str:
-        component, layer = address
-        if component == RESID_MID:
-            self.model.layout.check(component)
-            return f"blocks.{layer}.hook_resid_mid"
-        return self.model.layout.hook(component, layer)
 
     def _values(self, index: int, placed: Placed, program: Program) -> Tensor:
         """Values of one write, [draws or 1, positions, ...]."""
@@ -161,7 +154,7 @@ class Session:
 
     def _mean(self, source: Mean, address: Address) -> Tensor:
         total, count = None, 0
-        hook = self._read_hook(address)
+        hook = self.model.layout.read_hook(*address)
         for text in source.texts:
             value = forward(self.model, torch.tensor([self.model.encode(text)]), reads=[hook]).cache[hook][0].double()
             total = value.sum(0) if total is None else total + value.sum(0)
@@ -178,7 +171,7 @@ class Session:
                 f"{len(other.ids)} and {len(mine.prompt.ids)} tokens (subjects at {other.subject} and "
                 f"{mine.prompt.subject}); choose a subject of the same token length"
             )
-        hook = self._read_hook((placed.component, placed.layer))
+        hook = self.model.layout.read_hook(placed.component, placed.layer)
         ids = torch.tensor([other.ids + mine.answer[:-1]])
         return forward(self.model, ids, reads=[hook]).cache[hook]
 
@@ -216,5 +209,3 @@ def buckets(asked: Sequence[Asked], size: int) -> list[list[int]]:
     for index, one in enumerate(asked):
         by_length[len(one.ids)].append(index)
     return [group[i : i + size] for _, group in sorted(by_length.items()) for i in range(0, len(group), size)]
-
-

@@ -1,8 +1,8 @@
 """Sites: a component of the model, its layers, and the tokens where it is read or written.
 
-    mlp[3:8] @ subject[-1]        the MLP output of layers 3 to 7 at the last subject token
-    mlp.window(10) @ every        an axis: one cell per token and centre layer, ten layers restored at once
-    z.heads(2, 5)[7] @ last       two attention heads of layer 7
+mlp[3:8] @ subject[-1]        the MLP output of layers 3 to 7 at the last subject token
+mlp.window(10) @ every        an axis: one cell per token and centre layer, ten layers restored at once
+z.heads(2, 5)[7] @ last       two attention heads of layer 7
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Layers:
         """
         if self.window is not None:
             if centre is None:
-                raise UsageError(f"a window of {self.window} layers is an axis; use trace(), or name layers such as mlp[3:8]")
+                raise UsageError(
+                    f"a window of {self.window} layers is an axis; use trace(), or name layers such as mlp[3:8]"
+                )
             return window_layers(centre, self.window, n_layers)
         if self.chosen is not None:
             for layer in self.chosen:

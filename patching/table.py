@@ -26,7 +26,8 @@ from ..files import written_aside
 from .metrics import METRICS
 
 COLUMNS = (
-    "prompt", "relation", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw", *METRICS,
+    "prompt", "relation", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw",
+    *METRICS,
 )  # fmt: skip
 _META_KEY = b"mechinterp"
 
@@ -59,7 +60,9 @@ class Table:
     def save(self, path: str | Path) -> Path:
         """Write as Parquet, metadata included."""
         arrow = pa.Table.from_pandas(self.frame, preserve_index=False)
-        arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META_KEY: json.dumps(self.meta).encode()})
+        arrow = arrow.replace_schema_metadata(
+            {**(arrow.schema.metadata or {}), _META_KEY: json.dumps(self.meta).encode()}
+        )
         with written_aside(path) as aside:
             pq.write_table(arrow, aside, compression="zstd")
         return Path(path)

@@ -15,11 +15,11 @@ from ..progress import progress_bar
 from ..prompts import Fact, Prompt
 from ..provenance import versions
 from .batch import DEFAULT_MAX_TOKENS, run_jobs
-from .cells import Cell, cells, place
-from .metrics import METRICS, Question, Scores, score
+from .cells import ONE_CELL, Cell, cells, place
+from .metrics import METRICS, Scores, score
 from .noise import embedding_sigma
-from .programs import RESTORE, SEVER, Program, corrupt, nothing, restore, sever
 from .positions import every, here, subject
+from .programs import RESTORE, SEVER, Program, corrupt, nothing, restore, sever
 from .run import GROUP, make_questions
 from .session import Asked, Session, ask, buckets
 from .sites import attn, embed, mlp, resid
@@ -108,13 +108,14 @@ def trace(
     """Trace where a model keeps what it says about some subjects.
 
     Without `programs` this is causal tracing (see `causal_tracing`): positions x layers x {residual, MLP window,
-    attention window}, and the residual with MLP or attention severed.  Noise is fresh per prompt and shared by all cells
-    of the prompt; severing happens within one draw.
+    attention window}, and the residual with MLP or attention severed.  Noise is fresh per prompt and shared by all
+    cells of the prompt; severing happens within one draw.
 
     Args:
         model: the model.
         prompts: what to trace; a prompt without an answer is scored by the model's own next token.
-        programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the first.
+        programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
+            first.
         kinds, severed: which parts of causal tracing to run.
         window: layers restored at once (odd windows are symmetric); default: `default_window`.
         sigmas: noise in standard deviations of subject embeddings (see `noise.embedding_sigma`).
@@ -181,7 +182,10 @@ class _Tracer:
         self.corruption = programs[0].corruption
         layout = session.model.layout
         self.placed = [
-            [[(cell, place(program, layout, one.prompt, cell)) for cell in cells(program, layout, one.prompt)] for program in programs]
+            [
+                [(cell, place(program, layout, one.prompt, cell)) for cell in cells(program, layout, one.prompt)]
+                for program in programs
+            ]
             for one in session.asked
         ]
         session.prepare(
@@ -216,7 +220,7 @@ class _Tracer:
 Columns = dict[str, Any]
 
 
-def _rows(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = Cell()) -> Columns:
+def _rows(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL) -> Columns:
     """One cell's draws as columns; what is the same for all of them is given once and repeated by `_concat`."""
     position = -1 if cell.position is None else cell.position
     tokenised = asked.prompt
@@ -260,7 +264,9 @@ def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
     return Table(frame, meta)
 
 
-def _interrupted(frames: dict[int, pd.DataFrame], meta: dict[str, Any], given: int, out: str | Path | None) -> Interrupted:
+def _interrupted(
+    frames: dict[int, pd.DataFrame], meta: dict[str, Any], given: int, out: str | Path | None
+) -> Interrupted:
     table = _table(frames, {**meta, "interrupted": True})
     where = ""
     if out is not None and frames:
@@ -314,7 +320,8 @@ def _warnings(asked: Asked) -> list[str]:
     prompt, found = asked.prompt.prompt, []
     if asked.prompt.mentions > 1:
         found.append(
-            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' is corrupted"
+            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' is "
+            "corrupted"
         )
     if not asked.prompt.exact:
         found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")
