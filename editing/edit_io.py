@@ -1,0 +1,68 @@
+"""Edits on disk: the factors as tensors, the origin as JSON in the header."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..errors import MechinterpError
+from ..prompts import Prompt
+from .factors import Factors
+from .provenance import Provenance
+from .report import EssenceDrift, LossTerms, RomeReport
+from .request import EditRequest
+from .tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from .edit import Edit
+
+_KIND = "edit"
+
+
+def save_edit(edit: Edit, path: str | Path) -> None:
+    """Write an edit; its size is that of its factors plus a few kilobytes."""
+    tensors: dict[str, Tensor] = {}
+    parts: list[dict[str, Any]] = []
+    for index, part in enumerate(edit.parts):
+        for layer, change in part.factors.items():
+            tensors[f"{index}.{layer}.u"] = change.u
+            tensors[f"{index}.{layer}.v"] = change.v
+        parts.append({"digest": part.digest, "provenance": asdict(part.provenance)})
+    write_tensors(path, _KIND, tensors, {"parts": parts})
+
+
+def load_edit(path: str | Path) -> Edit:
+    """Read an edit, and compare its factors with the digest they were saved with."""
+    from .edit import Edit, Part
+
+    tensors, header = read_tensors(path, _KIND)
+    parts = []
+    try:
+        for index, saved in enumerate(header["parts"]):
+            names = [name.split(".") for name in tensors]
+            layers = sorted({int(layer) for part, layer, _ in names if int(part) == index})
+            factors = {layer: Factors(tensors[f"{index}.{layer}.u"], tensors[f"{index}.{layer}.v"]) for layer in layers}
+            part = Part(factors, _provenance(saved["provenance"]))
+            if part.digest != saved["digest"]:
+                raise MechinterpError(f"{str(path)!r} is damaged: its factors are not those it was saved with")
+            parts.append(part)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MechinterpError(f"the header of {str(path)!r} is damaged ({error})") from error
+    return Edit(tuple(parts))
+
+
+def _provenance(saved: dict[str, Any]) -> Provenance:
+    plain = dict(saved)
+    request, report = plain["request"], plain["report"]
+    if request is not None:
+        plain["request"] = EditRequest(Prompt(**request["prompt"]), request["target"])
+    if report is not None:
+        losses = tuple(LossTerms(**terms) for terms in report["losses"])
+        essence = tuple(EssenceDrift(**drift) for drift in report["essence"])
+        plain["report"] = RomeReport(**{**report, "losses": losses, "essence": essence})
+    plain["contexts"] = tuple(plain["contexts"])
+    plain["on_top_of"] = tuple(plain["on_top_of"])
+    return Provenance(**plain)

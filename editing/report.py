@@ -1,0 +1,77 @@
+"""What happened during an edit, in figures: a failed or a disabling edit must not look like a good one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """One evaluation of the value's loss, in nats."""
+
+    total: float
+    nll: float
+    kl: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class EssenceDrift:
+    """KL(edited || original) of the next token after a neutral sentence about the subject, in nats.
+
+    Args:
+        text: the sentence.
+        hooked: with v* written at the subject (what the optimisation could see).
+        applied: with the edit itself.
+    """
+
+    text: str
+    hooked: float
+    applied: float
+
+
+@dataclass(frozen=True)
+class RomeReport:
+    """The course and the outcome of one ROME edit.
+
+    Args:
+        success: the target is now the model's own answer: each of its tokens the most probable one.
+        reason: why not, or an empty string.
+        losses: every evaluation of the loss, the unedited model's first.
+        steps: optimiser steps taken.
+        stopped_early: the loss fell below the limit before the steps ran out.
+        clamped_steps: steps after which ‖δ‖ was cut back to its limit.
+        delta_norm: ‖δ‖/‖v₀‖ at the end.
+        target_before: P(all target tokens | prompt) of the unedited model.
+        target_after: the same with the edit applied.
+        answer_before: P(the prompt's answer); None where the prompt has none.
+        answer_after: the same with the edit applied.
+        error_at_mean_key: ‖recall(k̄) − v*‖/‖v*‖ of the edited memory.
+        error_at_bare_key: the same at the key of the bare prompt.
+        norm_ratio: ‖ΔW‖/‖W‖ (Frobenius).
+        key_ratio: (k₀·u)/(k̄·u): how much of the direction the bare prompt's key has, next to the mean key.
+        essence: drift at neutral sentences about the subject.
+        perplexity_before: per token, over the texts given for it; None where none were given.
+        perplexity_after: the same with the edit applied.
+        disabling: why the edit endangers the model as a whole, or an empty string.
+    """
+
+    success: bool
+    reason: str
+    losses: tuple[LossTerms, ...]
+    steps: int
+    stopped_early: bool
+    clamped_steps: int
+    delta_norm: float
+    target_before: float
+    target_after: float
+    answer_before: float | None
+    answer_after: float | None
+    error_at_mean_key: float
+    error_at_bare_key: float
+    norm_ratio: float
+    key_ratio: float
+    essence: tuple[EssenceDrift, ...]
+    perplexity_before: float | None
+    perplexity_after: float | None
+    disabling: str
