@@ -1,0 +1,45 @@
+# In a fresh clone `make test` and `make demo` set up all they need: a virtual environment in .venv, from the
+# tested versions in constraints.txt. Afterwards they start at once, until pyproject.toml or constraints.txt changes.
+#
+#   make test   the tests; PYTEST_ARGS="-k rome" and the like reach pytest
+#   make demo   locate and edit a fact in the bundled model, in about a minute on a laptop
+#   make lint   ruff and mypy
+#   make clean  remove the environment and what was built
+#
+# On Linux, torch from PyPI brings the CUDA libraries along. For the much smaller CPU build:
+#   make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH_INDEX ?=
+# Several processes, of which each holds a model: no more than four, and the tests of a file stay together.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: test demo lint clean
+
+test: $(VENV)/ready
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+demo: $(VENV)/ready
+	$(VENV)/bin/mechinterp demo
+
+lint: $(VENV)/ready-lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# torch first and alone, so that TORCH_INDEX is asked for nothing else.
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechinterp needs Python 3.11 or later: set PYTHON to one")'
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/ready-lint: $(VENV)/ready
+	$(PIP) -e ".[dev]"
+	@touch $@
