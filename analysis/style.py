@@ -1,0 +1,88 @@
+"""What every figure shares: colours, names, the line that says how it was made.
+
+Colours are Okabe and Ito's (2008), told apart under the usual colour-blindnesses; a component keeps its
+colour in all figures.  Figures are built on `matplotlib.figure.Figure` and never touch pyplot, so they need
+no display and leave no global state behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import MaxNLocator
+
+COMPONENT_COLOURS = {"resid": "#0072B2", "mlp": "#009E73", "attn": "#D55E00"}
+COMPONENT_NAMES = {"resid": "residual state", "mlp": "MLP", "attn": "attention"}
+SEVERED_NAMES = {"none": "nothing severed", "mlp": "MLP severed", "attn": "attention severed"}
+SEVERED_COLOURS = COMPONENT_COLOURS | {"none": COMPONENT_COLOURS["resid"]}
+SEVERED_DASHES = {"none": "-", "mlp": "--", "attn": ":"}
+
+METRIC_NAMES = {
+    "prob": "probability of the answer",
+    "log_prob": "log-probability of the answer (nats)",
+    "logit_diff": "logit difference (logits)",
+    "rank": "rank of the answer",
+    "kl": "KL from the clean prediction (nats)",
+}
+
+FOOTNOTES = {
+    "atlas": "synthetic model; early site partly designed in: see docs/atlas.md",
+    "atlas-plain": "synthetic model; plainly trained control without an early site: see docs/atlas.md",
+}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure (inches) with the constrained layout, independent of any display."""
+    return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def sequential(colour: str) -> LinearSegmentedColormap:
+    """White to the colour to nearly black: light means little, also in grey print."""
+    return LinearSegmentedColormap.from_list(colour, ["#ffffff", colour, "#0b1a22"])
+
+
+def plain(axes: Axes) -> None:
+    """Take the box away and keep layers whole numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def provenance(meta: Mapping[str, Any], n_prompts: int | None = None) -> str:
+    """How the numbers were made, in one line: model, prompts, noise, draws, windows, as far as known."""
+    parts = [str(meta["model"])] if meta.get("model") else []
+    if n_prompts is not None:
+        parts.append(f"{n_prompts} prompt" + ("" if n_prompts == 1 else "s"))
+    level, sigmas = meta.get("noise_level"), meta.get("sigmas")
+    if sigmas is not None:
+        parts.append(f"noise {sigmas:g}σ" + (f" = {level:.3g}" if level is not None else ""))
+    elif level is not None:
+        parts.append(f"noise {level:.3g}")
+    if meta.get("draws") is not None:
+        draws = int(meta["draws"])
+        parts.append(f"{draws} draw" + ("" if draws == 1 else "s"))
+    if meta.get("window") is not None:
+        windows = meta["window"]
+        listed = [windows] if isinstance(windows, int) else list(windows)
+        parts.append("window " + ", ".join(str(window) for window in listed))
+    return "  ·  ".join(parts)
+
+
+def footnote(figure: Figure, meta: Mapping[str, Any]) -> None:
+    """The caveat of a bundled model, small, at the foot of the figure."""
+    sentence = FOOTNOTES.get(str(meta.get("model", "")))
+    if sentence:
+        figure.supxlabel(sentence, fontsize=7, color="#555555", x=0.995, ha="right")
+
+
+def drawable(text: str) -> str:
+    """A token as it can be drawn: line breaks visible, letters the font lacks as escapes."""
+    text = text.strip(" ").replace("\n", "↵").replace("\t", "⇥") or "␣"
+    font = get_font(findfont(FontProperties(family=matplotlib.rcParams["font.family"])))
+    return "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in text)
