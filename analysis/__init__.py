@@ -20,6 +20,7 @@ from .plot_aie import plot_aie as plot_aie
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
 from .plot_prompt import plot_prompt as plot_prompt
 from .questions import ask as ask
+from .rome_sweep import rome_by_layer as rome_by_layer
 from .scoring import score as score
 from .sweep import edit_by_layer as edit_by_layer
 from .sweep import layer_summary as layer_summary

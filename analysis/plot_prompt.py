@@ -101,7 +101,7 @@ def _panel(
     beyond = (bool((values < lower).any()), bool((values > upper).any()))
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
     bar = figure.colorbar(image, ax=axes, extend=extend, aspect=18, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_ticks([low, high], labels=[f"corrupted\n{low:.3g}", f"clean\n{high:.3g}"])
     bar.ax.tick_params(labelsize=8, length=2)
     bar.set_label(METRIC_NAMES[metric], fontsize=8, labelpad=-34)  # between the two tick labels
