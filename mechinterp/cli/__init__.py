@@ -1,0 +1,3 @@
+"""The command line: `mechinterp demo | trace | edit | moments | facts | show`."""
+
+from .main import main as main

@@ -1,0 +1,84 @@
+"""`mechinterp facts`: look at fact files, and convert them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import UsageError
+from . import options
+
+
+def facts(
+    source: Annotated[
+        str, typer.Argument(help="`atlas`, `atlas-plain`, or a known_1000, CounterFact or JSON-lines file.")
+    ],
+    relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    model: Annotated[
+        str | None, typer.Option(help="Check that every subject is found under this model's tokenizer.")
+    ] = None,
+    jsonl: Annotated[Path | None, typer.Option(help="Write all of them as JSON lines to this file.")] = None,
+    counterfact: Annotated[
+        Path | None, typer.Option(help="Write the bundled facts in the CounterFact shape to this file.")
+    ] = None,
+) -> None:
+    """List the facts of a file or of a bundled world, check them against a tokenizer, or convert them.
+
+    Examples:
+
+        mechinterp facts atlas --relation born_in
+
+        mechinterp facts known_1000.json --model gpt2
+
+        mechinterp facts atlas --counterfact atlas.json
+    """
+    from .. import atlas
+    from ..readers import read_facts, write_jsonl
+    from .printing import print_table
+
+    console = Console(soft_wrap=True)
+    found = read_facts(source)
+    if relation is not None:
+        there = sorted({fact.relation for fact in found})
+        found = [fact for fact in found if fact.relation == relation]
+        if not found:
+            raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
+    rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
+    print_table(console, f"{len(found)} facts in {source}", ("prompt", "answer", "target_new", "relation"), rows)
+    if model is not None:
+        _check(console, model, found)
+    if jsonl is not None:
+        write_jsonl(found, jsonl)
+        console.print(f"written: {jsonl}", highlight=False)
+    if counterfact is not None:
+        if source not in atlas.names():
+            raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
+        counterfact.write_text(json.dumps(atlas.counterfact(source), indent=1), encoding="utf-8")
+        console.print(f"written: {counterfact}", highlight=False)
+
+
+def _check(console: Console, model: str, found: list) -> None:  # type: ignore[type-arg]
+    """Tokenise every prompt and say which subjects are not found to the character."""
+    loaded = options.load_model(model)
+    exact, inexact, failed = 0, [], []
+    for fact in found:
+        try:
+            tokenised = loaded.tokenise(fact.prompt)
+        except UsageError as error:
+            failed.append(str(error))
+            continue
+        exact += tokenised.exact
+        if not tokenised.exact:
+            inexact.append(fact.prompt.text)
+    console.print(f"subjects found to the character: {exact} of {len(found)}", highlight=False)
+    for text in inexact:
+        console.print(f"  found, but the last token also holds what follows: {text!r}", highlight=False)
+    for sentence in failed:
+        console.print(f"  not found: {sentence}", highlight=False)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,50 @@
+"""Entry point: the commands, and how an error leaves the program.
+
+Exit codes: 0 done, 1 the work could not be done (or was interrupted; what is finished is kept and named), 2 bad input.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from ..errors import MechinterpError
+from . import demo, edit, facts, moments, show, trace
+
+app = typer.Typer(
+    name="mechinterp",
+    help="Locate what a language model knows, and edit it. Start with: mechinterp demo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("trace")(trace.trace)
+app.command("edit")(edit.edit)
+app.command("moments")(moments.moments)
+app.command("facts")(facts.facts)
+app.command("show")(show.show)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except MechinterpError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted; nothing was written after the last file named above", 1)
+    except MemoryError:
+        _leave("out of memory; lower --max-tokens, --draws or --limit, or use a smaller model", 1)
+
+
+def _leave(sentence: str, code: int) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(sentence)}", highlight=False)
+    sys.exit(code)
+
+
+def _plain(sentence: str) -> str:
+    return sentence.replace("[", "\\[")

@@ -1,0 +1,66 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..models import Model
+    from ..prompts import Fact
+
+ModelName = Annotated[
+    str, typer.Argument(help="`atlas` or `atlas-plain` (bundled), a local folder, or a Hugging Face hub name.")
+]
+Seed = Annotated[int, typer.Option(help="Of everything random: noise, sampled contexts, choice of facts.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where the results go; made if it is not there.")]
+Device = Annotated[str | None, typer.Option(help="`cpu`, `cuda`, ...; default: where the weights load.")]
+Dtype = Annotated[str | None, typer.Option(help="`float32`, `float64`, `bfloat16`; default: the checkpoint's own.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default: PyTorch's choice.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+MaxTokens = Annotated[
+    int, typer.Option(min=1, help="Tokens per forward (rows x length); lower it when memory runs out.")
+]
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit PyTorch's CPU threads, if the user asked for it."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def load_model(name: str, device: str | None = None, dtype: str | None = None, threads: int | None = None) -> Model:
+    """Load the model a command was given."""
+    import torch
+
+    from ..models import load
+
+    set_threads(threads)
+    chosen = None if dtype is None else getattr(torch, dtype, None)
+    if dtype is not None and not isinstance(chosen, torch.dtype):
+        raise UsageError(f"there is no dtype {dtype!r}; choose float32, float64, bfloat16 or float16")
+    return load(name, device=device, dtype=chosen)
+
+
+def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
+    """Facts of a file or bundled model: those of a relation, the known ones where that is recorded, a seeded sample."""
+    import random
+
+    from ..readers import read_facts
+
+    found = read_facts(source)
+    if relation is not None:
+        there = sorted({fact.relation for fact in found})
+        found = [fact for fact in found if fact.relation == relation]
+        if not found:
+            raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
+    known = [fact for fact in found if fact.known is not False]
+    if limit is not None and limit < len(known):
+        known = random.Random(seed).sample(known, limit)
+    return known

@@ -1,0 +1,104 @@
+"""`mechinterp show`: what is in a file, or what a model can serve."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import MechinterpError, UsageError
+from . import options
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A trace (.parquet), an edit or moments file, or a model.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="Of a trace: which prompt to draw (its name in the table).")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Of a trace: write the figure to this PNG.")] = None,
+    device: options.Device = None,
+) -> None:
+    """Describe a trace, an edit, a second moment, or a model and the components it can serve.
+
+    Examples:
+
+        mechinterp show trace/table.parquet --figure aie.png
+
+        mechinterp show edit/edit.safetensors
+
+        mechinterp show atlas
+    """
+    console = Console(soft_wrap=True)
+    path = Path(what)
+    if path.suffix == ".parquet":
+        _show_trace(console, path, prompt, figure)
+    elif path.suffix == ".safetensors":
+        _show_tensors(console, path)
+    else:
+        _show_model(console, what, device)
+
+
+def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path | None) -> None:
+    from .. import analysis
+    from ..patching import Table
+    from .printing import print_effects
+
+    table = Table.load(path)
+    for name in ("model", "fingerprint", "prompts", "draws", "seed", "noise_level", "window", "reference", "versions"):
+        console.print(f"{name}: {table.meta.get(name)}", highlight=False, markup=False)
+    if prompt is not None and prompt not in table.prompts:
+        raise UsageError(f"there is no prompt {prompt!r} in {path}; it has, for example, {table.prompts[0]!r}")
+    if len(table.prompts) > 1:
+        print_effects(console, analysis.average_indirect_effects(table), analysis.average_total_effect(table))
+    if figure is not None:
+        drawn = (
+            analysis.plot_aie(table)
+            if prompt is None and len(table.prompts) > 1
+            else analysis.plot_prompt(table, prompt or table.prompts[0])
+        )
+        drawn.savefig(figure, dpi=150)
+        console.print(f"written: {figure}", highlight=False)
+
+
+def _show_tensors(console: Console, path: Path) -> None:
+    from ..editing import Edit, SecondMoment
+    from .edit import print_report
+
+    try:
+        edit = Edit.load(path)
+    except UsageError as not_an_edit:
+        try:
+            moment = SecondMoment.load(path)
+        except UsageError:
+            raise not_an_edit from None
+        console.print(
+            f"second moment of layer {moment.layer} of {moment.model_name} ({moment.model}): {moment.tokens:,} tokens "
+            f"of {moment.documents:,} texts, condition number {moment.condition:.2g}, effective rank "
+            f"{moment.effective_rank:.0f} of {moment.matrix.shape[0]}, {moment.dead_units} dead units",
+            highlight=False,
+        )
+        return
+    try:
+        provenance = edit.provenance
+    except MechinterpError:  # several edits in one: there is no single provenance to tell
+        console.print(repr(edit), highlight=False, markup=False)
+        return
+    print_report(console, edit)
+    for name, value in asdict(provenance).items():
+        if name not in ("report", "request"):
+            console.print(f"{name}: {value}", highlight=False, markup=False)
+
+
+def _show_model(console: Console, name: str, device: str | None) -> None:
+    from ..layout import COMPONENTS
+
+    model = options.load_model(name, device)
+    console.print(repr(model), highlight=False, markup=False)
+    console.print(f"fingerprint: {model.fingerprint()}", highlight=False)
+    console.print(f"tokenizer: {type(model.tokenizer).__name__}, adds BOS: {model.adds_bos}", highlight=False)
+    for component in COMPONENTS:
+        refused = model.layout.refused.get(component)
+        console.print(f"  {component}: {'served' if refused is None else refused}", highlight=False, markup=False)

@@ -1,0 +1,116 @@
+"""`mechinterp trace`: where a model keeps what it says about some subjects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import UsageError
+from . import options
+
+if TYPE_CHECKING:
+    from ..patching import Table
+    from ..prompts import Fact
+
+
+def trace(
+    model: options.ModelName,
+    facts: Annotated[
+        str | None,
+        typer.Argument(help="A fact file (known_1000, CounterFact, JSON lines) or `atlas`; or give --prompt."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="One template with {} where the subject goes.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject of --prompt.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The answer; default: the model's own next token.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Trace a seeded sample of this many facts.")] = None,
+    relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
+    kinds: Annotated[str, typer.Option(help="What to restore, comma-separated: resid,mlp,attn.")] = "resid,mlp,attn",
+    severed: Annotated[str, typer.Option(help="What to sever while the residual is restored: mlp,attn.")] = "mlp,attn",
+    window: Annotated[int | None, typer.Option(min=1, help="Layers restored at once; default by depth.")] = None,
+    sigmas: Annotated[float, typer.Option(min=0.0, help="Noise in standard deviations of subject embeddings.")] = 3.0,
+    draws: Annotated[int, typer.Option(min=1, help="Noise draws per prompt; fewer than 10 are few.")] = 10,
+    reference: Annotated[bool, typer.Option("--reference", help="Reproduce the published implementation.")] = False,
+    seed: options.Seed = 0,
+    out: options.Out = Path("trace"),
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    threads: options.Threads = None,
+    max_tokens: options.MaxTokens = 4096,
+    quiet: options.Quiet = False,
+) -> None:
+    """Causal tracing: corrupt the subject, restore one site at a time, see what brings the answer back.
+
+    Writes `table.parquet` (one row per cell and draw), `effects.json` (average indirect effects with intervals) and
+    figures into the folder given with `--out`.
+
+    Examples:
+
+        mechinterp trace atlas atlas --limit 50 --out runs/atlas
+
+        mechinterp trace gpt2-xl known_1000.json --limit 200 --device cuda --out runs/xl
+
+        mechinterp trace atlas --prompt "{} was born in" --subject "Marta Halberg" --out runs/one
+    """
+    from .. import patching
+
+    loaded = options.load_model(model, device, dtype, threads)
+    prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    table = patching.trace(
+        loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
+        seed=seed, reference=reference, out=out / "table.parquet", max_tokens=max_tokens, progress=not quiet,
+    )  # fmt: skip
+    report(table, out, seed=seed)
+
+
+def report(table: Table, out: Path, *, seed: int = 0) -> None:
+    """Write the effects and figures of a trace, and print what matters of them."""
+    from .. import analysis
+    from .printing import print_effects
+
+    console = Console(soft_wrap=True)
+    files = ["table.parquet"]
+    if len(table.prompts) > 1:
+        effects = analysis.average_indirect_effects(table, seed=seed)
+        totals = analysis.average_total_effect(table, seed=seed)
+        content = {
+            "meta": table.meta,
+            "total_effect": json.loads(totals.reset_index(names="what").to_json(orient="records")),
+            "average_indirect_effects": json.loads(effects.to_json(orient="records")),
+        }
+        (out / "effects.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        analysis.plot_aie(table, seed=seed).savefig(out / "aie.png", dpi=150)
+        files += ["effects.json", "aie.png"]
+        print_effects(console, effects, totals)
+    analysis.plot_prompt(table, table.prompts[0]).savefig(out / "prompt.png", dpi=150)
+    for finding in analysis.diagnose(table):
+        console.print(f"[yellow]note:[/] {finding.sentence}", highlight=False)
+    console.print(f"written to {out}: {', '.join([*files, 'prompt.png'])}", highlight=False)
+
+
+def _prompts(
+    facts: str | None,
+    prompt: str | None,
+    subject: str | None,
+    answer: str | None,
+    limit: int | None,
+    relation: str | None,
+    seed: int,
+) -> list[Fact]:
+    from ..prompts import Fact, Prompt
+
+    if (facts is None) == (prompt is None):
+        raise UsageError("give either a fact file (or `atlas`) or --prompt with --subject, and not both")
+    if facts is not None:
+        return options.choose_facts(facts, limit, relation, seed)
+    if subject is None or prompt is None:
+        raise UsageError("--prompt needs --subject: the words that fill its {}")
+    return [Fact(Prompt(prompt, subject, answer))]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

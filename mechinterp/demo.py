@@ -1,0 +1,158 @@
+"""The demonstration: trace facts on two models, edit one, and count what editing breaks."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from . import analysis, atlas
+from .editing import Edit, SecondMoment, rome
+from .models import Model, load
+from .patching import Table, trace
+from .prompts import Fact
+
+EDIT_LAYER = 3
+MOMENT_TOKENS = 60_000
+CARD = "both models are synthetic, and atlas was trained to have its early site: see docs/atlas.md"
+
+
+def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = True) -> None:
+    """Run the whole demonstration and write its figures and tables.
+
+    Args:
+        out: folder for the results.
+        facts: how many facts to trace on each model.
+        edits: how many facts to edit, each edit undone.
+        seed: of the choice of facts, the noise and the contexts.
+        progress: show bars.
+    """
+    started = time.perf_counter()
+    console = Console(soft_wrap=True)
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]mechinterp demo[/] ({CARD})\n", highlight=False)
+    models = {name: load(name) for name in atlas.names()}
+    both = {fact.id for fact in atlas.known_facts("atlas-plain")}
+    known = [fact for fact in atlas.known_facts("atlas") if fact.id in both]
+    chosen = random.Random(seed).sample(known, min(max(facts, edits), len(known)))
+    for number, (name, model) in enumerate(models.items(), start=1):
+        console.print(f"[bold]{number}. Where does {name} keep its facts?[/]", highlight=False)
+        _trace(console, model, chosen[:facts], out, seed, progress)
+    model = models["atlas"]
+    console.print(f"[bold]3. Change one fact of atlas, at layer {EDIT_LAYER}[/]", highlight=False)
+    texts = atlas.corpus()
+    moment = SecondMoment.collect(model, texts, EDIT_LAYER, max_tokens=MOMENT_TOKENS, progress=progress)
+    _edit_one(console, model, moment, chosen[0], out, seed)
+    console.print(f"[bold]4. Change {edits} facts, one at a time, and count what else changes[/]", highlight=False)
+    _edit_many(console, model, moment, chosen[:edits], out, seed, progress)
+    console.print(f"done in {time.perf_counter() - started:.0f} s; written to {out}/", highlight=False)
+
+
+def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: int, progress: bool) -> None:
+    path = out / f"trace-{model.name}.parquet"
+    table = trace(model, facts, seed=seed, out=path, progress=progress)
+    analysis.plot_aie(table, seed=seed).savefig(out / f"aie-{model.name}.png", dpi=150)
+    analysis.plot_prompt(table, table.prompts[0]).savefig(out / f"prompt-{model.name}.png", dpi=150)
+    for sentence in site_sentences(table, seed):
+        console.print(f"   {sentence}", highlight=False, markup=False)
+    console.print(f"   figures: aie-{model.name}.png, prompt-{model.name}.png\n", highlight=False)
+
+
+def site_sentences(table: Table, seed: int) -> list[str]:
+    """What a trace says about the early and the late site, in words with intervals (probability x 100)."""
+    effects = analysis.average_indirect_effects(table, seed=seed)
+    totals = analysis.average_total_effect(table, seed=seed)
+    total = totals.loc["total_effect"]
+    found = [
+        f"{len(table.prompts)} facts: corrupting the subject takes away {_points(total)} points of probability",
+    ]
+    middle = range(2, 5)
+    for role, layers, label in (("last subject", middle, "early"), ("last", range(5, 8), "late")):
+        for component in ("mlp", "attn"):
+            part = effects[
+                (effects["role"] == role)
+                & (effects["component"] == component)
+                & (effects["severed"] == "none")
+                & effects["layer"].isin(layers)
+            ]
+            best = part.loc[part["estimate"].idxmax()]
+            found.append(
+                f"{label} site? restoring {component.upper() if component == 'mlp' else 'attention'} around layer "
+                f"{best['layer']} at the {role} token gives back {_points(best)}"
+            )
+    resid = effects[(effects["component"] == "resid") & (effects["role"] == "last subject")]
+    for severed in ("none", "mlp", "attn"):
+        line = resid[(resid["severed"] == severed) & (resid["layer"] == 2)]
+        if len(line):
+            what = {"none": "nothing", "mlp": "the MLPs", "attn": "attention"}[severed]
+            found.append(
+                f"residual of layer 2 restored at the last subject token, {what} severed: {_points(line.iloc[0])}"
+            )
+    return found
+
+
+def _points(row: pd.Series) -> str:
+    return f"{100 * row['estimate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def _edit_one(console: Console, model: Model, moment: SecondMoment, fact: Fact, out: Path, seed: int) -> None:
+    edit = rome(model, fact, EDIT_LAYER, moments=moment, seed=seed)
+    edit.save(out / "edit.safetensors")
+    report = edit.report
+    console.print(
+        f"   {fact.prompt.text!r}: {fact.answer!r} -> {fact.target_new!r}   P(new) {report.target_before:.4f} -> "
+        f"{report.target_after:.4f}",
+        highlight=False,
+        markup=False,
+    )
+    for line in _before_and_after(model, edit, fact):
+        console.print(f"   {line}", highlight=False, markup=False)
+    size = (out / "edit.safetensors").stat().st_size
+    console.print(f"   the edit: edit.safetensors, {size / 1000:.1f} KB\n", highlight=False)
+
+
+def _before_and_after(model: Model, edit: Edit, fact: Fact) -> list[str]:
+    """The model's own next token before and after, on questions of every kind."""
+    asked = [("paraphrase", question.text) for question in fact.paraphrases[:2]]
+    asked += [("neighbour", question.text) for question in fact.neighbourhood[:2]]
+    asked += [("same subject", prompt.text) for prompt in fact.same_subject[:2]]
+    before = [_says(model, text) for _, text in asked]
+    with edit.on(model):
+        after = [_says(model, text) for _, text in asked]
+    return [
+        f"{kind:13} {text!r}: {old!r} -> {new!r}{'' if old == new else '   (changed)'}"
+        for (kind, text), old, new in zip(asked, before, after, strict=True)
+    ]
+
+
+def _says(model: Model, text: str) -> str:
+    import torch
+
+    logits = model.logits(torch.tensor([model.encode(text)]), keep=1)
+    return str(model.tokenizer.decode([int(logits[0, -1].argmax())])).strip()
+
+
+def _edit_many(
+    console: Console, model: Model, moment: SecondMoment, facts: list[Fact], out: Path, seed: int, progress: bool
+) -> None:
+    frame = analysis.edit_by_layer(
+        model,
+        facts,
+        [EDIT_LAYER],
+        lambda fact, layer: rome(model, fact, layer, moments=moment, seed=seed),
+        progress=progress,
+    )
+    summary = analysis.layer_summary(frame, seed=seed)
+    summary.to_json(out / "edits.json", orient="records", indent=1)
+    after = summary[summary["stage"] == "after"].set_index("metric")
+    names = {
+        "ES": "efficacy", "PS": "paraphrase", "NS": "neighbourhood", "S": "harmonic mean",
+        "same_subject_kept": "same subject's other facts kept",
+    }  # fmt: skip
+    for metric, words in names.items():
+        if metric in after.index:
+            console.print(f"   {words} ({metric}): {_points(after.loc[metric])}", highlight=False, markup=False)
+    console.print("   scores: edits.json\n", highlight=False)
