@@ -35,7 +35,10 @@ class RomeHparams:
         clamp: ‖δ‖ is cut back to this multiple of ‖v₀‖ after each step; None: never.
         context_lengths: (how many, length) of the sampled prefixes; a length counts the token sampling starts
             from.
-        max_norm_ratio: an edit with ‖ΔW‖/‖W‖ above this is refused as disabling.
+        max_disturbance: an edit that changes more than this share of the layer's output on ordinary text (see
+            `RomeReport.disturbance`) is refused as disabling.
+        max_norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any, since the ratio depends on how C is
+            conditioned.
         key_ratio_band: so is one whose (k₀·u)/(k̄·u) lies outside this band: the update is then scaled by an
             accident of the contexts.
         max_perplexity_ratio: so is one that multiplies the perplexity of given texts by more than this.
@@ -55,7 +58,8 @@ class RomeHparams:
     kl_position: str = "last"
     clamp: float | None = 4.0
     context_lengths: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
-    max_norm_ratio: float = 1.0
+    max_disturbance: float = 1.0
+    max_norm_ratio: float | None = None
     key_ratio_band: tuple[float, float] = (0.3, 3.0)
     max_perplexity_ratio: float = 1.5
 
@@ -64,14 +68,13 @@ class RomeHparams:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        for name in ("lr", "max_norm_ratio", "max_perplexity_ratio"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("lr", "clamp", "max_disturbance", "max_norm_ratio", "max_perplexity_ratio"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}; it must be above 0")
         for name in ("steps", "weight_decay", "kl_factor", "stop_loss"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.clamp is not None and not self.clamp > 0:
-            raise UsageError(f"clamp is {self.clamp}; it must be above 0, or None for no limit")
         if self.kl_template.count("{}") != 1:
             raise UsageError(f"kl_template is {self.kl_template!r}; write exactly one '{{}}' where the subject belongs")
         if any(count < 1 or length < 2 for count, length in self.context_lengths):

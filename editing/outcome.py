@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -76,6 +77,7 @@ def judge(
         error_at_mean_key=_error(edited, mean, value),
         error_at_bare_key=_error(edited, bare, value),
         norm_ratio=float(delta.norm() / memory.weight.norm()),
+        disturbance=_disturbance(memory, factors),
         key_ratio=float((bare @ u) / (mean @ u)),
         essence=tuple(
             EssenceDrift(sentence.text, float(hooked[i]), float(applied[i])) for i, sentence in enumerate(neutral)
@@ -90,6 +92,14 @@ def judge(
 def _error(memory: LinearMemory, key: Float[Tensor, " d_mlp"], value: Value) -> float:
     wanted = value.v_star.double()
     return float((memory.recall(key) - wanted).norm() / wanted.norm())
+
+
+def _disturbance(memory: LinearMemory, factors: Factors) -> float:
+    """Root mean square of what the change adds on the second moment's keys, next to what the layer gives there."""
+    second = memory.moments.matrix
+    u, v, weight = (matrix.to(second) for matrix in (factors.u, factors.v, memory.weight))
+    added_power = float(((u @ second @ u.T) * (v @ v.T)).sum())
+    return math.sqrt(max(added_power, 0.0) / float((weight * (second @ weight)).sum()))
 
 
 def _why(value: Value, after: Completion, hparams: RomeHparams) -> str:
@@ -118,7 +128,12 @@ def _why(value: Value, after: Completion, hparams: RomeHparams) -> str:
 def _disabling(report: RomeReport, hparams: RomeHparams) -> str:
     """Why the edit endangers the whole model, or an empty string (Gupta et al. 2024, "disabling edits")."""
     low, high = hparams.key_ratio_band
-    if report.norm_ratio > hparams.max_norm_ratio:
+    if report.disturbance > hparams.max_disturbance:
+        return (
+            f"on ordinary text it changes the layer's output by {report.disturbance:.2f} of its size "
+            f"(limit {hparams.max_disturbance:g})"
+        )
+    if hparams.max_norm_ratio is not None and report.norm_ratio > hparams.max_norm_ratio:
         return f"the change has {report.norm_ratio:.2f} times the norm of the matrix (limit {hparams.max_norm_ratio:g})"
     if not low <= report.key_ratio <= high:
         return (

@@ -48,7 +48,10 @@ class RomeReport:
         answer_after: the same with the edit applied.
         error_at_mean_key: ‖recall(k̄) − v*‖/‖v*‖ of the edited memory.
         error_at_bare_key: the same at the key of the bare prompt.
-        norm_ratio: ‖ΔW‖/‖W‖ (Frobenius).
+        norm_ratio: ‖ΔW‖/‖W‖ (Frobenius).  It says little where C is ill-conditioned: good edits of small models reach
+            tens, in directions that text hardly uses.
+        disturbance: √(E‖ΔWᵀk‖² / E‖Wᵀk‖²) over the keys of the second moment: the share of the layer's output that
+            changes on ordinary text.
         key_ratio: (k₀·u)/(k̄·u): how much of the direction the bare prompt's key has, next to the mean key.
         essence: drift at neutral sentences about the subject.
         perplexity_before: per token, over the texts given for it; None where none were given.
@@ -70,6 +73,7 @@ class RomeReport:
     error_at_mean_key: float
     error_at_bare_key: float
     norm_ratio: float
+    disturbance: float
     key_ratio: float
     essence: tuple[EssenceDrift, ...]
     perplexity_before: float | None

@@ -12,6 +12,7 @@ minimises
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -145,9 +146,11 @@ def optimise(problem: ValueProblem, reading: Reading, *, on_evaluation: Callable
         with torch.enable_grad():
             nll, kl, weight_decay = problem.terms(delta, reading)
             total = nll + kl + weight_decay
-        if not bool(torch.isfinite(total)):
-            raise MechinterpError(f"the loss became {float(total)} after {steps} steps; lower lr (it is {hparams.lr})")
-        losses.append(LossTerms(float(total), float(nll), float(kl), float(weight_decay)))
+        losses.append(LossTerms(*(float(term.detach()) for term in (total, nll, kl, weight_decay))))
+        if not math.isfinite(losses[-1].total):
+            raise MechinterpError(
+                f"the loss became {losses[-1].total} after {steps} steps; lower lr (it is {hparams.lr})"
+            )
         if on_evaluation is not None:
             on_evaluation(1)
         stopped = losses[-1].total < hparams.stop_loss
