@@ -35,11 +35,12 @@ clean:
 # torch first and alone, so that TORCH_INDEX is asked for nothing else.
 $(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechinterp needs Python 3.11 or later: set PYTHON to one")'
+	@echo "Setting up $(VENV): some minutes, once."
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) -e ".[test]"
+	$(PIP) --quiet -e ".[test]"
 	@touch $@
 
 $(VENV)/ready-lint: $(VENV)/ready
-	$(PIP) -e ".[dev]"
+	$(PIP) --quiet -e ".[dev]"
 	@touch $@

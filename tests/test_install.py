@@ -18,11 +18,9 @@ PLACES = {  # folder in the project: folder in the wheel
     "editing": "mechinterp/editing",
     "analysis": "mechinterp/analysis",
 }
-LOOK = """
-import mechinterp, mechinterp.patching, mechinterp.editing, mechinterp.analysis
-for module in (mechinterp, mechinterp.patching, mechinterp.editing, mechinterp.analysis):
-    print(module.__file__)
-"""
+NAMES = [place.replace("/", ".") for place in PLACES.values()]
+IMPORT = f"import {', '.join(NAMES)}\nfor module in {', '.join(NAMES)}: print(module.__file__)"
+FIND = f"from importlib.util import find_spec\nfor name in {NAMES}: print(find_spec(name).origin)"
 
 
 def run(command: list[str], cwd: Path, **env: str) -> str:
@@ -76,7 +74,7 @@ def test_the_wheel_holds_every_file(wheel: Path, sources: list[str]) -> None:
 
 
 def test_the_installed_wheel_is_imported_from_elsewhere(installed: Path, tmp_path: Path) -> None:
-    files = run([sys.executable, "-c", LOOK], tmp_path, PYTHONPATH=str(installed)).split()
+    files = run([sys.executable, "-c", IMPORT], tmp_path, PYTHONPATH=str(installed)).split()
     assert [Path(name) for name in files] == [installed / place / "__init__.py" for place in PLACES.values()]
 
 
@@ -89,5 +87,5 @@ def test_the_command_of_the_installed_wheel_starts(installed: Path, tmp_path: Pa
 def test_the_checkout_is_imported(place: str, tmp_path: Path) -> None:
     """With the editable install that `make test` sets up."""
     cwd = ROOT if place == "inside the checkout" else tmp_path
-    for name in run([sys.executable, "-c", LOOK], cwd).split():
+    for name in run([sys.executable, "-c", FIND], cwd).split():
         assert Path(name).is_relative_to(ROOT / "mechinterp"), "run `make test`, which installs the checkout"
