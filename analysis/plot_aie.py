@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from ..errors import UsageError
 from ..patching.table import Table
@@ -31,6 +31,7 @@ from .style import (
     plain,
     provenance,
 )
+from .windows import window_against_singles
 
 SEVERED_ROLE = "last subject"
 
@@ -59,8 +60,9 @@ def plot_aie(
         effects = average_indirect_effects(source, metric, level=level, seed=seed, cluster=cluster)
         known: Mapping[str, Any] = source.meta if meta is None else meta
         total = average_total_effect(source, metric, level=level, seed=seed, cluster=cluster)
+        sums = window_against_singles(source, metric)
     else:
-        effects, known, total = source, meta or {}, None
+        effects, known, total, sums = source, meta or {}, None, None
     whole = effects[effects["severed"] == "none"]
     roles = [role for role in ROLES if role in set(whole["role"])]
     if not roles:
@@ -71,17 +73,22 @@ def plot_aie(
     columns = min(3, len(roles))
     rows = -(-len(roles) // columns)
     figure = new_figure(2.75 * columns + (4.2 if with_severed else 0.0) + 0.4, 2.35 * rows + 1.5)
-    left, right = figure.subfigures(1, 2, width_ratios=[2.75 * columns, 4.2]) if with_severed else (figure, None)
+    left: FigureBase = figure
+    right: FigureBase | None = None
+    if with_severed:
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.75 * columns, 4.2])[0]
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, role in zip(panels, roles, strict=False):
         _role_panel(axes, whole[whole["role"] == role], role)
+        if sums is not None:
+            _sums(axes, sums[(sums["role"] == role) & (sums["severed"] == "none")])
     for axes in panels[len(roles) :]:
         axes.remove()
     for axes in panels[max(0, len(roles) - columns) : len(roles)]:
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("layer (centre of a window)", fontsize=8)
     handles, labels = _legend(panels[: len(roles)])
-    left.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9, frameon=False)
+    left.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=9, frameon=False)
     for axes in panels[: len(roles) : columns]:
         axes.set_ylabel(f"AIE: {METRIC_NAMES[metric]}", fontsize=8)
     if right is not None:
@@ -103,13 +110,22 @@ def _role_panel(axes: Axes, part: pd.DataFrame, role: str) -> None:
     axes.set_title(f"{role} token" + ("" if n == given else f"  ({n} of {given} prompts)"), fontsize=9)
 
 
+def _sums(axes: Axes, sums: pd.DataFrame) -> None:
+    """What the layers of each window do one by one, added up: a window's line above it is joint effect."""
+    for (component, window), line in sums.sort_values("layer").groupby(["component", "window"], observed=True):
+        name = COMPONENT_NAMES.get(component, component)
+        colour = COMPONENT_COLOURS.get(component, "#555555")
+        label = f"{name} ({window} single layers added up)"
+        axes.plot(line["layer"], line["sum_of_singles"], color=colour, label=label, lw=1.0, ls=(0, (1, 1.5)))
+
+
 def _severed_panel(axes: Axes, part: pd.DataFrame, metric: str) -> None:
     present = set(part["severed"])
     for variant in [*(known for known in SEVERED_NAMES if known in present), *sorted(present - set(SEVERED_NAMES))]:
         name = SEVERED_NAMES.get(variant, f"{variant} severed")
         colour, dashes = SEVERED_COLOURS.get(variant, "#555555"), SEVERED_DASHES.get(variant, "-.")
         draw_line(axes, part[part["severed"] == variant], colour, name, dashes)
-    axes.set_title(f"residual state restored at the {SEVERED_ROLE} token", fontsize=9)
+    axes.set_title(f"residual state restored at the {SEVERED_ROLE} token (own scale)", fontsize=9)
     axes.set_xlabel("layer", fontsize=9)
     axes.set_ylabel(f"AIE: {METRIC_NAMES[metric]}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)

@@ -83,10 +83,7 @@ def _panel(
     image = axes.pcolormesh(values, cmap=colours if high >= low else colours.reversed(), vmin=lower, vmax=upper)
     axes.invert_yaxis()
     tokens = part.drop_duplicates("position").set_index("position").loc[grid.index]
-    labels = [
-        drawable(str(row.token)) + ("*" if "subject" in str(row.role) and row.role != "first subsequent" else "")
-        for row in tokens.itertuples()
-    ]
+    labels = [drawable(str(row.token)) + "*" * ("subject" in str(row.role)) for row in tokens.itertuples()]
     axes.set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=9)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)

@@ -14,9 +14,7 @@ ROLES = ("first subject", "middle subject", "last subject", "first subsequent", 
 def roles_of(n_subject: int, n_after: int) -> list[str]:
     """ROME's six roles of a sentence that begins with its subject."""
     subject = (
-        ["last subject"]
-        if n_subject == 1
-        else ["first subject", *["middle subject"] * (n_subject - 2), "last subject"]
+        ["last subject"] if n_subject == 1 else ["first subject", *["middle subject"] * (n_subject - 2), "last subject"]
     )
     return [*subject, "first subsequent", *["further"] * (n_after - 2), "last"]
 
@@ -48,8 +46,7 @@ def synthetic_frame(
         scale = 1 + 0.2 * rng.standard_normal()
         rows.append(_row(prompt, relation, "clean", "none", 1, "none", -1, "", "", -1, 0, clean))
         rows += [
-            _row(prompt, relation, "corrupted", "none", 1, "none", -1, "", "", -1, s, low[s])
-            for s in range(draws)
+            _row(prompt, relation, "corrupted", "none", 1, "none", -1, "", "", -1, s, low[s]) for s in range(draws)
         ]
         sites = [("resid", 1, "none"), ("mlp", window, "none"), ("attn", window, "none")]
         if severed:
@@ -80,9 +77,7 @@ def _row(
     }  # fmt: skip
 
 
-def indirect_effect(
-    frame: pd.DataFrame, prompt: str, component: str, severed: str, position: int, layer: int
-) -> float:
+def indirect_effect(frame: pd.DataFrame, prompt: str, component: str, severed: str, position: int, layer: int) -> float:
     """Mean over draws of restored minus mean over draws of corrupted probability."""
     mine = frame[frame["prompt"] == prompt]
     low = [row.prob for row in mine.itertuples() if row.run == "corrupted"]
@@ -98,15 +93,10 @@ def average_indirect_effect(
     """First over the positions of the role within a prompt, then over the prompts that have it."""
     averages = []
     for prompt, mine in frame.groupby("prompt"):
-        cells = mine[
-            (mine["run"] == "patched") & (mine["component"] == component) & (mine["severed"] == severed)
-        ]
+        cells = mine[(mine["run"] == "patched") & (mine["component"] == component) & (mine["severed"] == severed)]
         positions = sorted(set(cells.loc[cells["role"] == role, "position"]))
         if positions:
-            one = [
-                indirect_effect(mine, str(prompt), component, severed, position, layer)
-                for position in positions
-            ]
+            one = [indirect_effect(mine, str(prompt), component, severed, position, layer) for position in positions]
             averages.append(statistics.fmean(one))
     return statistics.fmean(averages), len(averages)
 
@@ -118,9 +108,7 @@ def bootstrap_mean_loop(
     present = [value for value in values if not np.isnan(value)]
     means = []
     for row in weights:
-        sample = [
-            v for v, times in zip(values, row, strict=True) for _ in range(int(times)) if not np.isnan(v)
-        ]
+        sample = [v for v, times in zip(values, row, strict=True) for _ in range(int(times)) if not np.isnan(v)]
         if sample:
             means.append(statistics.fmean(sample))
     means.sort()
