@@ -7,32 +7,23 @@ the very matrices that are edited.
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as hf_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import atlas, spans
+from .checkpoints import first_line, locate, read_checkpoint
 from .errors import MechinterpError, UsageError
 from .layout import Layout, clean_state_dict
 from .preflight import preflight
 from .prompts import Prompt
-
-KNOWN_HUB_NAMES = (
-    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "EleutherAI/gpt-j-6b", "EleutherAI/gpt-neox-20b",
-    "EleutherAI/pythia-70m", "EleutherAI/pythia-1.4b", "facebook/opt-125m", "meta-llama/Llama-3.1-8B",
-    "google/gemma-2-2b", "Qwen/Qwen2.5-0.5B", "mistralai/Mistral-7B-v0.3",
-)  # fmt: skip
-"""Only used to suggest near names when one is misspelt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,59 +151,14 @@ def load(
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
-        folder, called = _locate(str(source)), name or Path(str(source)).name
-        hf_model, found = _read_folder(folder, dtype, bundled=str(source) in atlas.names())
+        folder, called = locate(str(source)), name or Path(str(source)).name
+        hf_model, found = read_checkpoint(folder, dtype, bundled=str(source) in atlas.names())
         tokenizer = tokenizer or found
     if dtype is not None:
         hf_model = hf_model.to(dtype)
     if device is not None:
         hf_model = hf_model.to(device)
     return _finish(_boot(hf_model, tokenizer, called), tokenizer, called)
-
-
-def _locate(source: str) -> str:
-    """A folder with weights, or a hub name left as it is."""
-    if source in atlas.names():
-        return str(atlas.folder(source))
-    path = Path(source)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(f"the folder {source!r} holds no config.json; give a folder saved with save_pretrained")
-        if not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            raise UsageError(
-                f"the folder {source!r} holds no weights (*.safetensors); give a folder with a saved model"
-            )
-        return source
-    if path.is_absolute() or source.startswith(("./", "../", "~")) or source.count("/") > 1:
-        raise UsageError(f"there is no folder {source!r}; check the path")
-    return source
-
-
-def _read_folder(source: str, dtype: torch.dtype | None, *, bundled: bool) -> tuple[Any, PreTrainedTokenizerBase]:
-    wanted = dtype or (torch.float32 if bundled else "auto")
-    showed_bars = hf_logging.is_progress_bar_enabled()
-    if bundled:  # nothing worth a bar: it is read from disk in a moment
-        hf_logging.disable_progress_bar()
-    try:
-        hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=wanted)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise UsageError(f"the model in {source!r} cannot be read: {_first_line(error)}") from error
-        near = difflib.get_close_matches(source, [*atlas.names(), *KNOWN_HUB_NAMES], n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"bundled: {', '.join(atlas.names())}."
-        raise UsageError(
-            f"there is no model {source!r} among the bundled ones, the local folders or (as far as it can be reached) "
-            f"the hub; {hint}"
-        ) from error
-    finally:
-        if showed_bars:
-            hf_logging.enable_progress_bar()
-    return hf_model, tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
@@ -236,7 +182,7 @@ def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: s
         )
     except ValueError as error:
         raise MechinterpError(
-            f"TransformerLens has no bridge for {type(hf_model).__name__}: {_first_line(error)}"
+            f"TransformerLens has no bridge for {type(hf_model).__name__}: {first_line(error)}"
         ) from error
 
 
