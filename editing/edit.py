@@ -38,8 +38,8 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the change: what it does, not what is known about it."""
-        digest = hashlib.sha256()
+        """SHA-256 (hex) over the change and the weights it is for: what it does, not what is known about it."""
+        digest = hashlib.sha256(self.provenance.model.encode())
         for layer in sorted(self.factors):
             digest.update(f"{layer} {tensor_hash(self.factors[layer].u, self.factors[layer].v)}".encode())
         return digest.hexdigest()

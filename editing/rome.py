@@ -7,8 +7,10 @@ v* = the value that makes the model say the target                      (a train
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -119,7 +121,7 @@ def rome(
             model=moments.model if not force else model.fingerprint(),
             model_name=model.name,
             request=request,
-            hparams={**asdict(chosen), "preset": preset if hparams is None else "own", "layer": index},
+            hparams=_plain(chosen) | {"preset": preset if hparams is None else "own", "layer": index},
             contexts=templates,
             moments=moments.fingerprint(),
             seed=seed if contexts is None else None,
@@ -127,6 +129,12 @@ def rome(
             report=report,
         ),
     )
+
+
+def _plain(hparams: RomeHparams) -> dict[str, Any]:
+    """As JSON will give them back: tuples become lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(hparams)))
+    return plain
 
 
 def _insert(memory: LinearMemory, reading: Reading, value: Value, hparams: RomeHparams) -> Insertion:
