@@ -16,6 +16,7 @@ from .intervals import Intervals as Intervals
 from .intervals import bootstrap_band as bootstrap_band
 from .intervals import bootstrap_mean as bootstrap_mean
 from .intervals import bootstrap_of_means as bootstrap_of_means
+from .intervals import bootstrap_share as bootstrap_share
 from .plot_aie import plot_aie as plot_aie
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
 from .plot_prompt import plot_prompt as plot_prompt

@@ -19,6 +19,7 @@ a step further whose stated answer is given).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from jaxtyping import Float
 
 from ..errors import UsageError
 from ..prompts import Fact
-from .intervals import bootstrap_mean, bootstrap_of_means
+from .intervals import Intervals, bootstrap_mean, bootstrap_of_means, bootstrap_share
 from .questions import NEIGHBOURHOOD, ONE_HOP, PARAPHRASE, REWRITE, SAME_SUBJECT
 
 METRICS = (
@@ -34,6 +35,9 @@ METRICS = (
     "same_subject", "same_subject_kept", "one_hop",
 )  # fmt: skip
 """Per-record metrics; S exists only over records."""
+
+MAGNITUDES = ("EM", "PM", "NM")
+"""Differences of probabilities; all other metrics are shares between 0 and 1."""
 
 S_PARTS = ("ES", "PS", "NS")
 
@@ -95,22 +99,38 @@ def summarise(
     """
     if cluster not in ("record", "relation"):
         raise UsageError(f"cluster={cluster!r} is not a column to resample by; choose record or relation")
+    if cluster == "relation" and (records["relation"] == "").any():
+        unnamed = records.loc[records["relation"] == "", "record"].iloc[0]
+        raise UsageError(f"the record {unnamed!r} has no relation; give every fact one, or use cluster='record'")
+    options = (level, resamples, seed)
     rows = []
     for key, group in records.groupby([*by, "stage"], sort=False, observed=True):
         wide = group.pivot(index="record", columns="metric", values="value")
-        present = [metric for metric in METRICS if metric in wide.columns]
-        labels = None
-        if cluster == "relation":
-            relation = group.drop_duplicates("record").set_index("record")["relation"]
-            labels = [relation[record] for record in wide.index]
-        found = bootstrap_mean(wide[present].to_numpy(float), level, resamples, seed, labels)
-        for i, metric in enumerate(present):
-            rows.append((*key, metric, found.estimate[i], found.low[i], found.high[i], int(found.n[i]), len(wide)))
-        if all(part in present for part in S_PARTS):
-            parts = wide[list(S_PARTS)].to_numpy(float)
-            s = bootstrap_of_means(parts, harmonic_mean, level, resamples, seed, labels)
-            rows.append((*key, "S", float(s.estimate), float(s.low), float(s.high), int(s.n), len(wide)))
+        relation = group.drop_duplicates("record").set_index("record")["relation"]
+        labels = [relation[record] for record in wide.index] if cluster == "relation" else None
+        for metric in METRICS:
+            if metric in wide.columns:
+                method = bootstrap_mean if metric in MAGNITUDES else bootstrap_share
+                rows.append((*key, metric, *_row(method(wide[metric].to_numpy(float), *options, labels)), len(wide)))
+        if all(part in wide.columns for part in S_PARTS):
+            rows.append((*key, "S", *_row(_score(wide[list(S_PARTS)].to_numpy(float), options, labels)), len(wide)))
     return pd.DataFrame(rows, columns=[*by, "stage", "metric", "estimate", "low", "high", "n_records", "n_given"])
+
+
+def _score(
+    parts: Float[np.ndarray, "records parts"], options: tuple[float, int, int], labels: Sequence[object] | None
+) -> Intervals:
+    """S; where the records agree on a part, which resampling cannot see, S reaches as far as that part may."""
+    found = bootstrap_of_means(parts, harmonic_mean, *options, labels)
+    shares = bootstrap_share(parts, *options, labels)
+    lowest = harmonic_mean(np.where(shares.estimate == 1, shares.low, shares.estimate))
+    highest = harmonic_mean(np.where(shares.estimate == 0, shares.high, shares.estimate))
+    low, high = np.minimum(found.low, lowest), np.maximum(found.high, highest)
+    return replace(found, low=np.asarray(low), high=np.asarray(high))
+
+
+def _row(found: Intervals) -> tuple[float, float, float, int]:
+    return float(found.estimate), float(found.low), float(found.high), int(found.n)
 
 
 def _per_record(of_kind: pd.DataFrame, values: pd.Series, stage: str, metric: str) -> pd.DataFrame:

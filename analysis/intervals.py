@@ -22,6 +22,9 @@ from ..errors import UsageError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+MIN_UNITS = 2
+"""Units (or clusters) below which nothing can be said of others."""
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -59,8 +62,30 @@ def bootstrap_mean(
     Raises:
         UsageError: no units, infinite values, a level outside (0, 1), as many labels as not units.
     """
-    estimate, replicates, n, enough = _replicates(values, level, resamples, seed, cluster)
+    estimate, replicates, n, groups = _replicates(values, level, resamples, seed, cluster)
     low, high = percentile(replicates, level)
+    enough = groups >= MIN_UNITS
+    return Intervals(estimate, np.where(enough, low, np.nan), np.where(enough, high, np.nan), n, level)
+
+
+def bootstrap_share(
+    values: Float[np.ndarray, "n ..."],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    cluster: Sequence[object] | None = None,
+) -> Intervals:
+    """As `bootstrap_mean`, for shares between 0 and 1, with honest ends where all units agree on 0 or on 1.
+
+    Resampling eight successes out of eight gives eight out of eight every time, an interval of no width.  There the
+    ends are Clopper and Pearson's (1934), exact for units that are 0 or 1: eight of eight is [0.63, 1] at 0.95.
+    """
+    estimate, replicates, n, groups = _replicates(values, level, resamples, seed, cluster)
+    low, high = percentile(replicates, level)
+    reach = 1 - ((1 - level) / 2) ** (1 / np.maximum(groups, 1))
+    low = np.where(estimate == 1, 1 - reach, low)
+    high = np.where(estimate == 0, reach, high)
+    enough = groups >= MIN_UNITS
     return Intervals(estimate, np.where(enough, low, np.nan), np.where(enough, high, np.nan), n, level)
 
 
@@ -77,8 +102,8 @@ def bootstrap_band(
     as the largest standardised deviation over the grid asks for: estimate ± c·se with c the `level` quantile
     over resamples of max over cells |resampled mean - mean| / se.
     """
-    estimate, replicates, n, enough = _replicates(values, level, resamples, seed, cluster)
-    low, high = max_t_band(estimate, np.where(enough, replicates, np.nan), level)
+    estimate, replicates, n, groups = _replicates(values, level, resamples, seed, cluster)
+    low, high = max_t_band(estimate, np.where(groups >= MIN_UNITS, replicates, np.nan), level)
     return Intervals(estimate, low, high, n, level)
 
 
@@ -95,10 +120,10 @@ def bootstrap_of_means(
     `statistic` maps means over units, in the last dimension, to the number.  `n` counts the units with every
     column.
     """
-    estimate, replicates, _, enough = _replicates(values, level, resamples, seed, cluster)
+    estimate, replicates, _, groups = _replicates(values, level, resamples, seed, cluster)
     low, high = percentile(statistic(replicates), level)
     whole = np.asarray((~np.isnan(values)).all(axis=1).sum())
-    defined = bool(np.all(enough))
+    defined = bool(np.all(groups >= MIN_UNITS))
     nan = np.full_like(low, np.nan)
     return Intervals(np.asarray(statistic(estimate)), low if defined else nan, high if defined else nan, whole, level)
 
@@ -154,7 +179,7 @@ def max_t_band(
 def _replicates(
     values: Array, level: float, resamples: int, seed: int, cluster: Sequence[object] | None
 ) -> tuple[Array, Array, Array, Array]:
-    """Means, resampled means, units per cell, and which cells have two units (clusters) or more."""
+    """Means, resampled means, and per cell how many units and how many groups drawn together hold a value."""
     if values.ndim == 0 or len(values) == 0:
         raise UsageError("there is nothing to average: no prompt (or record) is left; check what was excluded and why")
     if not 0 < level < 1:
@@ -176,7 +201,7 @@ def _replicates(
     else:
         labels = np.asarray([str(label) for label in cluster])
         groups = sum((present[labels == label].any(axis=0) for label in np.unique(labels)), np.zeros_like(n))
-    return estimate, replicates, n.reshape(cells), (groups >= 2).reshape(cells)
+    return estimate, replicates, n.reshape(cells), np.asarray(groups).reshape(cells)
 
 
 def _ratio(total: Array, count: Array) -> Array:

@@ -235,6 +235,23 @@ def test_the_score_is_the_harmonic_mean_of_averages() -> None:
         summarise(pd.DataFrame(rows), cluster="prompt")
 
 
+def test_a_perfect_score_on_few_records_is_no_certainty() -> None:
+    rows = [
+        {"record": f"r{i}", "relation": "", "stage": "after", "metric": metric, "value": value, "questions": 1}
+        for i in range(8)
+        for metric, value in (("ES", 1.0), ("PS", 1.0), ("NS", 1.0), ("EM", 0.9))
+    ]
+    summary = summarise(pd.DataFrame(rows)).set_index("metric")
+    assert summary.loc["ES", "low"] == pytest.approx(0.025 ** (1 / 8))
+    assert (summary.loc["S", "low"], summary.loc["S", "high"]) == pytest.approx((0.025 ** (1 / 8), 1.0))
+    rows = [{**row, "value": 0.0 if row["metric"] == "ES" else row["value"]} for row in rows]
+    nothing = summarise(pd.DataFrame(rows)).set_index("metric").loc["S"]
+    assert nothing["estimate"] == nothing["low"] == 0
+    assert nothing["high"] > 0.4
+    with pytest.raises(UsageError, match="'r0' has no relation"):
+        summarise(pd.DataFrame(rows), cluster="relation")
+
+
 # --- evaluation --------------------------------------------------------------------------------------------------
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from oracles.effects_oracle import bootstrap_mean_loop
+from scipy.stats import binomtest
 
-from mechinterp.analysis import bootstrap_band, bootstrap_mean, bootstrap_of_means
+from mechinterp.analysis import bootstrap_band, bootstrap_mean, bootstrap_of_means, bootstrap_share
 from mechinterp.analysis.edit_metrics import harmonic_mean
 from mechinterp.analysis.intervals import resampling_weights
 from mechinterp.errors import UsageError
@@ -93,6 +94,17 @@ def test_constant_cells_have_intervals_of_no_width() -> None:
     band = bootstrap_band(values)
     assert band.low[0] == band.high[0] == pytest.approx(0.3)
     assert band.high[1] > band.low[1]
+
+
+def test_a_share_on_which_all_units_agree_still_has_an_interval() -> None:
+    values = np.column_stack([np.ones(8), np.zeros(8), [1.0] * 4 + [0.0] * 4])
+    found, plain = bootstrap_share(values), bootstrap_mean(values)
+    exact = binomtest(8, 8).proportion_ci(0.95, method="exact")
+    assert (found.low[0], found.high[0]) == pytest.approx((exact.low, exact.high))
+    assert (found.low[1], found.high[1]) == pytest.approx((1 - exact.high, 1 - exact.low))
+    assert (found.low[2], found.high[2]) == (plain.low[2], plain.high[2])
+    clustered = bootstrap_share(values, cluster=[str(i // 2) for i in range(8)])
+    assert clustered.low[0] == pytest.approx(binomtest(4, 4).proportion_ci(0.95, method="exact").low)
 
 
 def test_a_harmonic_mean_is_resampled_over_records_not_over_its_parts() -> None:
