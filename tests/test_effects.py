@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,9 @@ from oracles.effects_oracle import (
     synthetic_frame,
     true_effect,
 )
+from oracles.tiny_model import tiny_model
 
+from mechinterp import Prompt, trace
 from mechinterp.analysis import (
     average_indirect_effects,
     average_total_effect,
@@ -186,6 +190,23 @@ def test_a_table_with_holes_is_refused(frame: pd.DataFrame) -> None:
 def test_relations_must_be_there_to_cluster_by_them(frame: pd.DataFrame) -> None:
     with pytest.raises(UsageError, match="'p000' has no relation"):
         average_indirect_effects(table_of(frame.assign(relation="")), cluster="relation")
+
+
+def test_a_real_trace_is_analysed_from_end_to_end(tmp_path: Path) -> None:
+    prompts = [
+        Prompt("{} was born in", "Ada Stone", "Lund", id="ada", relation="born_in"),
+        Prompt("The birthplace of {} is", "Bo Ek", "Turku", id="bo", relation="born_in"),
+    ]
+    trace(tiny_model(), prompts, draws=3, window=2, out=tmp_path / "trace.parquet", progress=False)
+    table = Table.load(tmp_path / "trace.parquet")
+    effects = average_indirect_effects(table).set_index(SITE)
+    totals = total_effects(table).set_index("prompt")
+    # Restoring the whole last residual state at the last token brings the clean run back: the total effect, exactly.
+    restored = effects.loc[("resid", "none", "last", 2), "estimate"]
+    assert restored == pytest.approx(totals["total_effect"].mean(), abs=1e-6)
+    assert effects.loc[("resid", "none", "last subject", 2), "estimate"] == pytest.approx(0, abs=1e-7)
+    assert (effects["n_given"] == 2).all()
+    assert {finding.code for finding in diagnose(table)} >= {"few-draws", "few-prompts", "window-without-singles"}
 
 
 # --- windows -----------------------------------------------------------------------------------------------------

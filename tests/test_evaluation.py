@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from oracles.tiny_model import SENTENCES, tiny_model
 
 from mechinterp import Fact, Model, Prompt, Question, load
 from mechinterp.analysis import (
@@ -30,33 +29,10 @@ from mechinterp.analysis.journal import Journal
 from mechinterp.editing import RomeHparams, collect_moments
 from mechinterp.errors import MechinterpError, UsageError
 
-SENTENCES = [
-    "Ada Stone was born in Lund and plays the violin in the city of Lund",
-    "The birthplace of Bo Ek is Turku and Bo Ek plays the flute",
-    "Cy Voss was born in Turku, a quiet place by the sea, and works as a painter",
-]
-
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    words = Tokenizer(models.BPE())
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    words.train_from_iterator(
-        SENTENCES, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"])
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
-    torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=3, n_embd=32, n_head=2, n_positions=64, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0
-    )
-    network = GPT2LMHeadModel(config)
-    with torch.no_grad():  # larger weights than a fresh model's, so that predictions differ between texts
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(4)
-    return load(network, tokenizer=tokenizer, name="tiny")
+    return tiny_model()
 
 
 @pytest.fixture
@@ -155,6 +131,17 @@ def test_the_models_own_continuation_is_correct(model: Model) -> None:
             found += 1
             assert score(model, [(text, own)])["correct"].item()
     assert found > 3
+
+
+def test_a_model_that_knows_its_facts_scores_so(data_dir: Path) -> None:
+    toy = load(data_dir / "toy")
+    known = json.loads((data_dir / "toy" / "facts.json").read_text())[::40]
+    pairs = [(fact["prompt"].replace("{}", fact["subject"]), fact["answer"]) for fact in known]
+    scores = score(toy, pairs)
+    assert scores["correct"].mean() > 0.98
+    assert scores["prob"].mean() > 0.9
+    others = score(toy, [(text, pairs[i - 1][1]) for i, (text, _) in enumerate(pairs)])
+    assert others["prob"].mean() < 0.3
 
 
 def test_scoring_refuses_what_it_cannot_score(model: Model) -> None:
