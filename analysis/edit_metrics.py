@@ -13,7 +13,8 @@ answer o:
 
 and beside them what CounterFact does not ask: `same_subject` (the subject's other facts answered right),
 `same_subject_kept` (of those answered right before the edit, the share still right) and `one_hop` (questions
-a step further whose stated answer is given).
+a step further, answered as the fact states: where it states what held before the edit, as the bundled facts do, a
+fall shows that the edit reaches that far, not that it gets there right).
 """
 
 from __future__ import annotations

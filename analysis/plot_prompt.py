@@ -57,7 +57,7 @@ def plot_prompt(table: Table, prompt: str, metric: str = "prob", *, severed: str
     for axes, (component, window) in zip(panels, sites, strict=True):
         part = effects[(effects["component"] == component) & (effects["window"] == window)]
         _panel(figure, axes, part, component, window, metric, float(total["corrupted"]), float(total["clean"]))
-    cut = "" if severed == "none" else f"  ·  {SEVERED_NAMES[severed]}"
+    cut = "" if severed == "none" else f"  ·  {SEVERED_NAMES.get(severed, severed + ' severed')}"
     made = provenance({**table.meta, "window": None}) + cut
     title = figure.suptitle(f"{_sentence(effects)}\n{made}", fontsize=10)
     title.set_parse_math(False)
