@@ -81,6 +81,6 @@ def _claim(taken: dict[tuple[int, str, int, int, int | None], Write], new: Place
                 if key in taken and taken[key] != new.write:
                     raise UsageError(
                         f"two sources for one address: {taken[key]} and {new.write} both set "
-                        f"{new.component}[{new.layer}] at token {position} ({prompt.tokens[position]!r}); keep one of them"
+                        f"{new.component}[{new.layer}] at token {position} ({prompt.tokens[position]!r}); keep one"
                     )
             taken[keys[0]] = new.write

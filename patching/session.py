@@ -56,6 +56,7 @@ class Session:
     max_tokens: int = DEFAULT_MAX_TOKENS
     logits: dict[Program, list[Tensor]] = field(default_factory=dict)
     _kept: dict[Program, list[dict[Address, Tensor]]] = field(default_factory=dict)
+    _stacked: dict[tuple[Program, Address], Tensor] = field(default_factory=dict)
 
     def prepare(self, needs: Iterable[tuple[Program, Sequence[Placed]]]) -> None:
         """Run whatever the given writes read from; `needs` pairs each placed write's program with the writes."""
@@ -92,6 +93,13 @@ class Session:
         asked = self.asked[index]
         writes = [Valued(write, self._values(index, write, program)) for write in placed]
         return Job((index, key), asked.ids, program.draws or 1, writes, keep=len(asked.answer))
+
+    def stacked(self, program: Program, address: Address) -> Tensor:
+        """A kept activation of all prompts, [prompts x draws, pos, ...]."""
+        key = program, address
+        if key not in self._stacked:
+            self._stacked[key] = torch.cat([kept[address] for kept in self._kept[program]])
+        return self._stacked[key]
 
     def activation(self, program: Program, index: int, address: Address) -> Tensor:
         """A kept activation, [draws, pos, ...]."""

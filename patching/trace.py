@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..errors import MechinterpError, UsageError
@@ -14,13 +14,16 @@ from ..models import Model
 from ..progress import progress_bar
 from ..prompts import Fact, Prompt
 from ..provenance import versions
-from .batch import DEFAULT_MAX_TOKENS, run_jobs
-from .cells import ONE_CELL, Cell, cells, place
-from .metrics import METRICS, Scores, score
+from .batch import DEFAULT_MAX_TOKENS
+from .cells import Cell, cells
+from .grid import Counts, Grid
+from .metrics import Scores, score
 from .noise import embedding_sigma
 from .positions import every, here, subject
-from .programs import RESTORE, SEVER, Program, corrupt, nothing, restore, sever
+from .programs import SEVER, Program, corrupt, nothing, restore, sever
+from .rows import cell_columns, frame_of
 from .run import GROUP, make_questions
+from .serves import serves
 from .session import Asked, Session, ask, buckets
 from .sites import attn, embed, mlp, resid
 from .sources import Gaussian, PublishedNoise, Run, Source, _Noise
@@ -101,6 +104,7 @@ def trace(
     seed: int = 0,
     reference: bool = False,
     foil: str | None = None,
+    engine: str = "auto",
     out: str | Path | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
     progress: bool = True,
@@ -126,6 +130,8 @@ def trace(
             prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
             come from another draw than the run they are put into.
         foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
+        engine: "exact" computes only what a patch can change, "plain" runs every cell as a full forward, "auto" is
+            exact for models that pass a comparison of the two; either way some cells are run by both and compared.
         out: where to write the table (Parquet).
         max_tokens: tokens per forward; lower it when memory runs out.
         progress: show a bar.
@@ -152,109 +158,49 @@ def trace(
         chosen = causal_tracing(noise, window, kinds=kinds, severed=severed, severed_noise=other)
     else:
         chosen = [programs] if isinstance(programs, Program) else list(programs)
+    if engine not in ("auto", "exact", "plain"):
+        raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
     if not chosen:
         raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
     meta = _meta(model, chosen, asked, reference)
     frames: dict[int, pd.DataFrame] = {}
-    counts = {"cells": 0, "unchanged_cells": 0}
+    counts = Counts()
+    exact = engine == "exact" or (engine == "auto" and serves(model))
     try:
         with progress_bar("tracing prompts", len(asked), shown=progress) as advance:
             for group in buckets(asked, GROUP):
                 session = Session(model, [asked[i] for i in group], max_tokens)
-                tracer = _Tracer(session, chosen, foil, counts)
-                for index in range(len(group)):
-                    frames[group[index]] = tracer.frame(index)
-                    advance(1)
+                made = _trace_group(session, chosen, foil, counts, exact=exact, seed=seed)
+                frames.update(zip(group, made, strict=True))
+                advance(len(group))
     except KeyboardInterrupt:
-        raise _interrupted(frames, {**meta, **counts}, len(asked), out) from None
-    table = _table(frames, {**meta, **counts})
+        raise _interrupted(frames, {**meta, **asdict(counts)}, len(asked), out) from None
+    table = _table(frames, {**meta, **asdict(counts)})
     if out is not None:
         table.save(out)
     return table
 
 
-class _Tracer:
-    """All cells of all programs for the prompts of one session."""
-
-    def __init__(self, session: Session, programs: Sequence[Program], foil: str | None, counts: dict[str, int]) -> None:
-        self.session, self.programs, self.counts = session, programs, counts
-        self.questions = make_questions(session, foil)
-        self.corruption = programs[0].corruption
-        layout = session.model.layout
-        self.placed = [
-            [
-                [(cell, place(program, layout, one.prompt, cell)) for cell in cells(program, layout, one.prompt)]
-                for program in programs
-            ]
-            for one in session.asked
-        ]
-        session.prepare(
-            (program, writes)
-            for per_prompt in self.placed
-            for program, grid in zip(programs, per_prompt, strict=True)
-            for _, writes in grid
-        )
-        self.corrupted = session.run(self.corruption)
-
-    def frame(self, index: int) -> pd.DataFrame:
-        """The rows of one prompt."""
-        asked, question = self.session.asked[index], self.questions[index]
+def _trace_group(
+    session: Session, programs: Sequence[Program], foil: str | None, counts: Counts, *, exact: bool, seed: int
+) -> list[pd.DataFrame]:
+    """The frames of the prompts of one session."""
+    questions = make_questions(session, foil)
+    corrupted = session.run(programs[0].corruption)
+    patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
+    for one in Grid(session, programs, questions, counts, exact=exact, seed=seed).run():
+        patched[one.prompt][one.program, one.cell] = one.scores
+    frames = []
+    for index, asked in enumerate(session.asked):
         parts = [
-            _rows(asked, "clean", score(self.session.logits[nothing][index], question)),
-            _rows(asked, "corrupted", score(self.corrupted[index], question)),
+            cell_columns(asked, "clean", score(session.logits[nothing][index], questions[index])),
+            cell_columns(asked, "corrupted", score(corrupted[index], questions[index])),
         ]
-        jobs = (
-            self.session.job(index, program, writes, key=(program, cell))
-            for program, grid in zip(self.programs, self.placed[index], strict=True)
-            for cell, writes in grid
-        )
-        model, max_tokens = self.session.model, self.session.max_tokens
-        for result in run_jobs(model, list(jobs), max_tokens=max_tokens):
-            _, (program, cell) = result.job.key  # type: ignore[misc]
-            self.counts["cells"] += 1
-            self.counts["unchanged_cells"] += not result.changed
-            parts.append(_rows(asked, "patched", score(result.logits, question), program, cell))
-        return _concat(parts)
-
-
-Columns = dict[str, Any]
-
-
-def _rows(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL) -> Columns:
-    """One cell's draws as columns; what is the same for all of them is given once and repeated by `_concat`."""
-    position = -1 if cell.position is None else cell.position
-    tokenised = asked.prompt
-    return {
-        "prompt": tokenised.prompt.name,
-        "relation": tokenised.prompt.relation,
-        "run": run,
-        "component": _names(program, RESTORE),
-        "window": program.window or 1,
-        "severed": _names(program, SEVER),
-        "position": position,
-        "token": tokenised.tokens[position] if position >= 0 else "",
-        "role": tokenised.role(position) if position >= 0 else "",
-        "layer": -1 if cell.layer is None else cell.layer,
-        **{metric: getattr(scores, metric) for metric in METRICS},
-    }
-
-
-def _names(program: Program, verb: str) -> str:
-    found = dict.fromkeys(write.site.component.name for write in program.ordered if write.verb == verb)
-    return "+".join(found) or "none"
-
-
-def _concat(parts: list[Columns]) -> pd.DataFrame:
-    lengths = [len(part["prob"]) for part in parts]
-    columns: Columns = {}
-    for name in COLUMNS:
-        if name in METRICS:
-            columns[name] = np.concatenate([part[name] for part in parts])
-        elif name == "draw":
-            columns[name] = np.concatenate([np.arange(length) for length in lengths])
-        else:
-            columns[name] = np.repeat([part[name] for part in parts], lengths)
-    return pd.DataFrame(columns)
+        for program in programs:
+            for cell in cells(program, session.model.layout, asked.prompt):
+                parts.append(cell_columns(asked, "patched", patched[index][program, cell], program, cell))
+        frames.append(frame_of(parts))
+    return frames
 
 
 def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
@@ -320,8 +266,8 @@ def _warnings(asked: Asked) -> list[str]:
     prompt, found = asked.prompt.prompt, []
     if asked.prompt.mentions > 1:
         found.append(
-            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' is "
-            "corrupted"
+            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' "
+            "is corrupted"
         )
     if not asked.prompt.exact:
         found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")

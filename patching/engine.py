@@ -1,0 +1,238 @@
+"""The exact engine: one forward per token gives a whole column of the grid, all layers and all draws.
+
+In a causal decoder a patch at (token t, layer l) changes only tokens from t on and layers from l on.  So a column runs
+over the tokens from t on, with the keys and values of the corrupted run in front (`prefix`), and its batch grows: at
+the input of each block the rows of the cells that start there join, with the corrupted residual stream and the restored
+value in it.  Everything goes through public hook points, so every decoder that allows it is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from ..errors import MechinterpError
+from ..layout import ATTN, MLP, RESID, RESID_PRE
+from .columns import ColumnCell, Split, column
+from .prefix import Pair, prefix_cache
+from .programs import Program
+from .session import Session
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnResult:
+    """Logits of one cell of one prompt, [draws, kept, vocab]."""
+
+    prompt: int
+    position: int
+    cell: ColumnCell
+    logits: Tensor
+
+
+@dataclass(eq=False)
+class Engine:
+    """Columns for the prompts of one session and the programs of one corruption.
+
+    Args:
+        session: prompts of equal token length; every run named in `splits` must have been prepared with `needs`.
+        splits: the programs.
+        pairs: keys and values of the corrupted run, per layer.
+        token_layers: rows x tokens x layers computed so far.
+    """
+
+    session: Session
+    splits: list[Split]
+    pairs: list[Pair]
+    token_layers: int = 0
+
+    @staticmethod
+    def needs(splits: Sequence[Split], n_layers: int) -> list[tuple[Program, list[tuple[str, int]]]]:
+        """Runs and activations that the engine reads."""
+        found: list[tuple[Program, list[tuple[str, int]]]] = []
+        layers = range(n_layers)
+        for one in splits:
+            found.append((one.restored_from, [(one.component, layer) for layer in layers]))
+            own = [RESID, one.component] if one.component == MLP else [RESID]
+            found.append(
+                (one.program.corruption, [(RESID_PRE, 0), *((name, layer) for name in own for layer in layers)])
+            )
+            for name, source in one.severed:
+                found.append((source, [(name, layer) for layer in layers]))
+        return found
+
+    def columns(self, position: int, prompts: Sequence[int]) -> list[ColumnResult]:
+        """All cells of one token, for several prompts at once."""
+        model = self.session.model
+        asked = self.session.asked[0]
+        first_scored = len(asked.ids) - max(len(self.session.asked[i].answer) for i in prompts)
+        cells = column(self.splits, model.n_layers, is_scored=position >= first_scored)
+        if not cells:
+            return []
+        draws = self.splits[0].program.draws or 1
+        rows = _Rows(cells, list(prompts), draws, model.device)
+        logits = _Column(self, rows, position).run()
+        keep = logits.shape[1]
+        results = []
+        for index, (cell, prompt) in enumerate(rows.owners):
+            kept = len(self.session.asked[prompt].answer)
+            block = logits[index * draws : (index + 1) * draws, keep - kept :]
+            results.append(ColumnResult(prompt, position, cell, block))
+        return results
+
+
+class _Rows:
+    """Who the rows of a column are: a block of draws for each cell and prompt, in the order in which cells join."""
+
+    def __init__(self, cells: list[ColumnCell], prompts: list[int], draws: int, device: torch.device) -> None:
+        self.owners = [(cell, prompt) for cell in cells for prompt in prompts]
+        self.draws = draws
+        self.device = device
+        self._joins = [cell.joins for cell, _ in self.owners]
+        self.prompt = torch.tensor([prompt for _, prompt in self.owners], device=device).repeat_interleave(draws)
+        self.sample = self.prompt * draws + torch.arange(draws, device=device).repeat(len(self.owners))
+
+    def count(self, layer: int) -> int:
+        """Rows in the batch once those that join at this layer have joined."""
+        return self.draws * sum(joins <= layer for joins in self._joins)
+
+    def where(self, chosen: Callable[[ColumnCell], bool], start: int, stop: int) -> Tensor:
+        """Those of the rows from `start` to `stop` whose cell is chosen."""
+        blocks = range(start // self.draws, stop // self.draws)
+        picked = torch.tensor([i for i in blocks if chosen(self.owners[i][0])], dtype=torch.long, device=self.device)
+        return (picked[:, None] * self.draws + torch.arange(self.draws, device=self.device)).flatten()
+
+
+class _Column:
+    """One growing forward."""
+
+    def __init__(self, engine: Engine, rows: _Rows, position: int) -> None:
+        self.engine, self.rows, self.position = engine, rows, position
+        self.session = engine.session
+        self.model = engine.session.model
+        self.present = 0
+        self.fired: list[str] = []
+
+    def run(self) -> Float[Tensor, "row kept vocab"]:
+        model, layout = self.model, self.model.layout
+        length = len(self.session.asked[0].ids)
+        width = length - self.position
+        hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+        n_layers = model.n_layers
+        for layer in range(n_layers):
+            hooks.append((layout.hook(RESID_PRE, layer), self._join(layer)))
+            for name in (ATTN, MLP):
+                writes = self._writes(name, layer)
+                if writes:
+                    hooks.append((layout.hook(name, layer), self._write(writes, width)))
+            self.engine.token_layers += self.rows.count(layer) * width
+        rows = self.rows.count(n_layers)
+        if rows > self.rows.count(n_layers - 1):
+            hooks.append((layout.hook(RESID, n_layers - 1), self._join(n_layers)))
+        keep = max(len(asked.answer) for asked in self.session.asked)
+        extra = (
+            {"past_key_values": prefix_cache(self.engine.pairs, self.position, self._samples)}
+            if self.position
+            else {"use_cache": False}
+        )
+        # A placeholder of one row: masks and rotary tables keep batch 1 and broadcast over the rows that join later.
+        placeholder = torch.zeros(1, width, model.d_model, dtype=model.dtype, device=model.device)
+        with torch.no_grad():
+            logits: Tensor = model.bridge.run_with_hooks(
+                placeholder, fwd_hooks=hooks, logits_to_keep=min(keep, width), **extra
+            )
+        if len(self.fired) != len(hooks) or logits.shape[0] != rows:
+            raise MechinterpError(
+                f"{model.name}: {len(self.fired)} of {len(hooks)} hooks of a column fired; use engine='plain'"
+            )
+        return logits
+
+    def _samples(self) -> Tensor:
+        return self.rows.sample[: self.present]
+
+    def _join(self, layer: int) -> Callable[..., Tensor | None]:
+        """Append the rows that start at this layer's input."""
+        start, stop = (self.rows.count(layer - 1) if layer else 0), self.rows.count(layer)
+
+        def act(value: Tensor, hook: object) -> Tensor | None:
+            self.fired.append("join")
+            self.present = stop
+            if start == stop:
+                return None
+            new = self._starting(layer, start, stop)
+            return new if start == 0 else torch.cat([value, new])
+
+        return act
+
+    def _starting(self, layer: int, start: int, stop: int) -> Tensor:
+        """The corrupted residual stream entering a layer, from the column's token on, with what is restored in it."""
+        corruption = self.engine.splits[0].program.corruption
+        address = (RESID, layer - 1) if layer else (RESID_PRE, 0)
+        new = self.session.stacked(corruption, address)[self.rows.sample[start:stop], self.position :].clone()
+        for one in self.engine.splits:
+            if one.component == ATTN:
+                continue  # written where attention adds it: the layer's MLP has yet to see it
+            index = self.rows.where(lambda cell, one=one: cell.split is one, start, stop)
+            if len(index) == 0:
+                continue
+            restored = self._from(one.restored_from, one.component, layer - 1, index)
+            if one.component == MLP:  # its share of the residual stream is exchanged
+                old = self._from(corruption, MLP, layer - 1, index)
+                restored = new[index - start, 0] + (restored - old)
+            new[index - start, 0] = restored
+        return new
+
+    def _from(self, program: Program, name: str, layer: int, index: Tensor) -> Tensor:
+        """Activations of a run at the column's token for some rows, [row, d_model]."""
+        values = self.session.stacked(program, (name, layer))
+        deterministic = values.shape[0] == len(self.session.asked)
+        return values[(self.rows.prompt if deterministic else self.rows.sample)[index], self.position]
+
+    def _writes(self, name: str, layer: int) -> list[tuple[Tensor, Tensor]]:
+        """Row indices and values to write to what attention or an MLP adds in one layer."""
+        found: list[tuple[Tensor, Tensor]] = []
+        present = self.rows.count(layer)
+
+        def write(chosen: Callable[[ColumnCell], bool], source: Program) -> None:
+            index = self.rows.where(chosen, 0, present)
+            if len(index):
+                found.append((index, self._from(source, name, layer, index)))
+
+        for one in self.engine.splits:
+            if one.component == name:
+                write(lambda cell, one=one: cell.split is one and cell.joins <= layer < cell.stop, one.restored_from)
+            for severed, source in one.severed:
+                if severed == name:
+                    write(lambda cell, one=one: cell.split is one, source)
+        return found
+
+    def _write(self, writes: list[tuple[Tensor, Tensor]], width: int) -> Callable[..., Tensor]:
+        def act(value: Tensor, hook: object) -> Tensor:
+            self.fired.append("write")
+            # OPT flattens rows and tokens inside its MLP, so the shape is put back and restored.
+            out = value.reshape(self.present, width, -1).clone()
+            for index, values in writes:
+                out[index, 0] = values
+            return out.view_as(value)
+
+        return act
+
+
+def record_pairs(session: Session, corruption: Program) -> list[Pair]:
+    """Keys and values of the corrupted runs of a session, [prompt x draw, head, pos, d_head] per layer."""
+    model = session.model
+    cache = DynamicCache()
+    first = model.layout.hook(RESID_PRE, 0)
+    stream = session.stacked(corruption, (RESID_PRE, 0))
+    with torch.no_grad():
+        model.bridge.run_with_hooks(
+            torch.zeros_like(stream),
+            fwd_hooks=[(first, lambda value, hook: stream)],
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -1,0 +1,63 @@
+"""A read-only cache of keys and values: what the tokens before a patched one contribute to attention.
+
+In a causal decoder a patch at token t changes nothing before t.  A forward over the tokens from t on therefore needs
+only the keys and values of the earlier ones, which are those of the corrupted run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+Pair = tuple[Tensor, Tensor]
+"""Keys and values of one layer, [sample, head, pos, d_head]."""
+
+
+class PrefixLayer(DynamicLayer):
+    """Keys and values of the first `length` tokens, the same at every call, for a batch that grows.
+
+    Args:
+        keys, values: of the whole sequence, one row per sample.
+        length: how many tokens come before the forward's first one.
+        samples: gives the sample of each row now in the batch.
+    """
+
+    # The mask of sliding-window layers already hides what is out of the window, so these need no layer of their own.
+    is_sliding = False
+
+    def __init__(
+        self,
+        keys: Float[Tensor, "sample head pos d_head"],
+        values: Float[Tensor, "sample head pos d_head"],
+        length: int,
+        samples: Callable[[], Int[Tensor, " row"]],
+    ) -> None:
+        super().__init__()
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        self._length, self._samples = length, samples
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Pair:
+        """The prefix in front of what is computed now; nothing is stored."""
+        rows = self._samples()
+        if len(rows) != key_states.shape[0]:  # the placeholder row of the layers before the first cell joins
+            rows = rows.new_zeros(key_states.shape[0])
+        return torch.cat([self.keys[rows], key_states], -2), torch.cat([self.values[rows], value_states], -2)
+
+    def get_seq_length(self) -> int:
+        """Tokens in the prefix."""
+        return self._length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length of keys seen by the mask, and its offset."""
+        return self._length + query_length, 0
+
+
+def prefix_cache(pairs: Sequence[Pair], length: int, samples: Callable[[], Int[Tensor, " row"]]) -> Cache:
+    """A cache of `PrefixLayer`s for a whole model."""
+    return Cache(layers=[PrefixLayer(keys, values, length, samples) for keys, values in pairs])
