@@ -19,7 +19,7 @@ from .tensor_file import read_tensors, write_tensors
 if TYPE_CHECKING:
     from .edit import Edit
 
-_KIND = "an edit"
+_KIND = "edit"
 
 
 def save_edit(edit: Edit, path: str | Path) -> None:

@@ -10,7 +10,7 @@ from .moments import SecondMoment
 from .spectrum import Repair
 from .tensor_file import read_tensors, write_tensors
 
-_KIND = "a second moment"
+_KIND = "second moment"
 _HEADER = (
     "layer", "tokens", "model", "model_name", "documents", "texts", "fourth_moment", "complete", "versions",
 )  # fmt: skip

@@ -31,7 +31,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     """
     source = Path(path)
     if not source.is_file():
-        raise UsageError(f"there is no file {str(source)!r} to read {kind} from")
+        raise UsageError(f"there is no {kind} file {str(source)!r}; check the path")
     try:
         with safe_open(source, "pt") as file:
             metadata = file.metadata() or {}
@@ -39,7 +39,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     except (SafetensorError, OSError) as error:
         raise MechinterpError(f"{str(source)!r} is damaged or cut short and cannot be read ({error})") from error
     if metadata.get("kind") != kind:
-        raise UsageError(f"{str(source)!r} holds {metadata.get('kind') or 'other tensors'}, not {kind}")
+        raise UsageError(f"{str(source)!r} is no {kind} file; it holds {metadata.get('kind') or 'other tensors'}")
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
     except (KeyError, json.JSONDecodeError) as error:

@@ -263,10 +263,10 @@ def test_damaged_and_foreign_files_are_named(moments: SecondMoment, tmp_path: Pa
         path.write_bytes(whole[:length])
         with pytest.raises(MechinterpError, match=r"moments.safetensors' is damaged or cut short"):
             SecondMoment.load(path)
-    with pytest.raises(UsageError, match="there is no file .* to read a second moment from"):
+    with pytest.raises(UsageError, match="there is no second moment file .*nothing"):
         SecondMoment.load(tmp_path / "nothing")
     save_file({"a": torch.zeros(2)}, tmp_path / "other")
-    with pytest.raises(UsageError, match="holds other tensors, not a second moment"):
+    with pytest.raises(UsageError, match="is no second moment file; it holds other tensors"):
         SecondMoment.load(tmp_path / "other")
 
 
