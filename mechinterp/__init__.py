@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from .editing import Edit as Edit
     from .editing import LinearMemory as LinearMemory
     from .editing import SecondMoment as SecondMoment
-    from .editing import rome as rome
+    from .editing.rome import rome as rome
     from .errors import MechinterpError as MechinterpError
     from .errors import UsageError as UsageError
     from .models import Model as Model
     from .models import load as load
     from .patching import Table as Table
-    from .patching import run as run
-    from .patching import trace as trace
+    from .patching.run import run as run
+    from .patching.trace import trace as trace
     from .prompts import Fact as Fact
     from .prompts import Prompt as Prompt
     from .prompts import Question as Question

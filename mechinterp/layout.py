@@ -69,6 +69,11 @@ class Layout:
         return self.bridge.cfg
 
     @property
+    def hf_config(self) -> Any:
+        """The Hugging Face configuration object."""
+        return self.bridge.original_model.config
+
+    @property
     def architecture(self) -> str:
         """The Hugging Face class name, e.g. `"GPT2LMHeadModel"`."""
         return type(self.bridge.original_model).__name__
@@ -98,11 +103,11 @@ class Layout:
     @property
     def n_ctx(self) -> int:
         """Longest sequence the model accepts."""
-        return int(getattr(self.bridge.original_model.config, "max_position_embeddings", None) or self.config.n_ctx)
+        return int(getattr(self.hf_config, "max_position_embeddings", None) or self.config.n_ctx)
 
     @property
     def d_vocab(self) -> int:
-        return int(self.bridge.original_model.config.vocab_size)
+        return int(self.hf_config.vocab_size)
 
     def check_layer(self, layer: int) -> int:
         """The layer as a non-negative index; negative numbers count from the end.
@@ -203,7 +208,7 @@ def clean_state_dict(hf_model: torch.nn.Module) -> dict[str, Tensor]:
     hf_logging.set_verbosity_error()  # building the plain model on the meta device is nobody's news
     try:
         with torch.device("meta"):
-            plain = type(hf_model)(hf_model.config)  # type: ignore[arg-type]
+            plain = type(hf_model)(hf_model.config)
     finally:
         hf_logging.set_verbosity(verbosity)
     return {name: flat[name] for name in plain.state_dict()}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -86,7 +87,7 @@ class Model:
         digest = hashlib.sha256(self.architecture.encode())
         for name, tensor in clean_state_dict(self.bridge.original_model).items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -98,6 +99,10 @@ class Model:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with BOS in front only where the tokenizer adds one."""
         return spans.encode(self.tokenizer, text)[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids."""
+        return str(self.tokenizer.decode(list(ids)))
 
     def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
         """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
@@ -146,6 +151,7 @@ def load(
     """
     if isinstance(source, TransformerBridge):
         return _from_bridge(source, tokenizer, name)
+    hf_model: Any
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
@@ -195,7 +201,8 @@ def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase |
     tokenizer = tokenizer or bridge.tokenizer
     if tokenizer is None:
         raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
-    called = name or bridge.original_model.config.name_or_path or type(bridge.original_model).__name__
+    config: Any = bridge.original_model.config
+    called = name or str(config.name_or_path) or type(bridge.original_model).__name__
     return _finish(bridge, tokenizer, called)
 
 
@@ -207,8 +214,3 @@ def _finish(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name:
             )
     layout = Layout(bridge, preflight(bridge, name))
     return Model(bridge, tokenizer, layout, name)
-
-
-def config_json(model: Model) -> str:
-    """The model's configuration as sorted JSON."""
-    return json.dumps(model.bridge.original_model.config.to_dict(), sort_keys=True, default=str)

@@ -32,6 +32,21 @@ class Split:
     restored_from: Program
     severed: tuple[tuple[str, Program], ...]
 
+    @property
+    def severs_elsewhere(self) -> bool:
+        """Whether something is held at another run than the cell's own corrupted one (another draw, as published).
+
+        What is severed to the own corrupted run is already there before anything is restored, and so changes nothing
+        in the earlier layers; what is held at another run does.
+        """
+        return any(source != self.program.corruption for _, source in self.severed)
+
+    def joins(self, first: int) -> int:
+        """The layer at whose input a cell restoring from layer `first` on must join."""
+        if self.severs_elsewhere:
+            return 0
+        return first if self.component == "attn" else first + 1
+
 
 @dataclass(frozen=True)
 class ColumnCell:
@@ -108,8 +123,8 @@ def column(splits: list[Split], n_layers: int, *, is_scored: bool) -> list[Colum
         for layer in range(n_layers):
             layers = window_layers(layer, one.window, n_layers)
             first, stop = layers[0], layers[-1] + 1
-            joins = first if one.component == "attn" else first + 1
-            idle = first == n_layers - 1 and not is_scored
+            joins = one.joins(first)
+            idle = first == n_layers - 1 and not is_scored and not one.severs_elsewhere
             if not idle and (one, first, stop) not in found:
                 found[one, first, stop] = ColumnCell(one, layer, first, stop, joins)
     return sorted(found.values(), key=lambda cell: cell.joins)

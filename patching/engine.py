@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -100,10 +101,11 @@ class _Rows:
         """Rows in the batch once those that join at this layer have joined."""
         return self.draws * sum(joins <= layer for joins in self._joins)
 
-    def where(self, chosen: Callable[[ColumnCell], bool], start: int, stop: int) -> Tensor:
-        """Those of the rows from `start` to `stop` whose cell is chosen."""
-        blocks = range(start // self.draws, stop // self.draws)
-        picked = torch.tensor([i for i in blocks if chosen(self.owners[i][0])], dtype=torch.long, device=self.device)
+    def where(self, one: Split, chosen: Callable[[ColumnCell], bool], start: int, stop: int) -> Tensor:
+        """Those of the rows from `start` to `stop` that are chosen cells of one program."""
+        owned = ((i, self.owners[i][0]) for i in range(start // self.draws, stop // self.draws))
+        blocks = [i for i, cell in owned if cell.split is one and chosen(cell)]
+        picked = torch.tensor(blocks, dtype=torch.long, device=self.device)
         return (picked[:, None] * self.draws + torch.arange(self.draws, device=self.device)).flatten()
 
 
@@ -121,11 +123,11 @@ class _Column:
         model, layout = self.model, self.model.layout
         length = len(self.session.asked[0].ids)
         width = length - self.position
-        hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+        hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
         n_layers = model.n_layers
         for layer in range(n_layers):
             hooks.append((layout.hook(RESID_PRE, layer), self._join(layer)))
-            for name in (ATTN, MLP):
+            for name in (ATTN, MLP, RESID):
                 writes = self._writes(name, layer)
                 if writes:
                     hooks.append((layout.hook(name, layer), self._write(writes, width)))
@@ -176,7 +178,7 @@ class _Column:
         for one in self.engine.splits:
             if one.component == ATTN:
                 continue  # written where attention adds it: the layer's MLP has yet to see it
-            index = self.rows.where(lambda cell, one=one: cell.split is one, start, stop)
+            index = self.rows.where(one, lambda cell: cell.joins > cell.first, start, stop)
             if len(index) == 0:
                 continue
             restored = self._from(one.restored_from, one.component, layer - 1, index)
@@ -197,17 +199,17 @@ class _Column:
         found: list[tuple[Tensor, Tensor]] = []
         present = self.rows.count(layer)
 
-        def write(chosen: Callable[[ColumnCell], bool], source: Program) -> None:
-            index = self.rows.where(chosen, 0, present)
+        def write(one: Split, chosen: Callable[[ColumnCell], bool], source: Program) -> None:
+            index = self.rows.where(one, chosen, 0, present)
             if len(index):
                 found.append((index, self._from(source, name, layer, index)))
 
         for one in self.engine.splits:
             if one.component == name:
-                write(lambda cell, one=one: cell.split is one and cell.joins <= layer < cell.stop, one.restored_from)
+                write(one, lambda cell: max(cell.first, cell.joins) <= layer < cell.stop, one.restored_from)
             for severed, source in one.severed:
                 if severed == name:
-                    write(lambda cell, one=one: cell.split is one, source)
+                    write(one, lambda cell: True, source)
         return found
 
     def _write(self, writes: list[tuple[Tensor, Tensor]], width: int) -> Callable[..., Tensor]:
@@ -235,4 +237,5 @@ def record_pairs(session: Session, corruption: Program) -> list[Pair]:
             past_key_values=cache,
             logits_to_keep=1,
         )
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    layers: list[Any] = list(cache.layers)
+    return [(layer.keys, layer.values) for layer in layers]

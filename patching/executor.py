@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -121,7 +122,7 @@ def forward(
     """
     tape, cache = _Tape(), {}  # type: tuple[_Tape, dict[str, Tensor]]
     subtracted = dict.fromkeys(write.minus for write in writes if write.minus is not None)
-    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+    hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
     expected: Counter[str] = Counter()
     for index, write in enumerate(writes):
         hooks.append((write.hook, tape.writer(index, write)))

@@ -140,11 +140,11 @@ class Grid:
             for index in present:
                 for one in splits:
                     for layer in range(n_layers):
-                        scores = found.get((index, same_cell(one, layer, n_layers)))
+                        computed = found.get((index, same_cell(one, layer, n_layers)))
                         self.counts.cells += 1
-                        self.counts.no_op_cells += scores is None
+                        self.counts.no_op_cells += computed is None
                         self._count_tokens(len(session.asked[index].ids), one.program, naive_only=True)
-                        final = corrupted[index] if scores is None else scores
+                        final = corrupted[index] if computed is None else computed
                         if (index, one, position, layer) in checks:
                             self._check(index, one.program, Cell(position, layer), final)
                         yield CellScores(index, one.program, Cell(position, layer), final)

@@ -39,6 +39,7 @@ class PrefixLayer(DynamicLayer):
     ) -> None:
         super().__init__()
         self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+        self._prefix = self.keys, self.values
         self._length, self._samples = length, samples
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
@@ -47,7 +48,8 @@ class PrefixLayer(DynamicLayer):
         rows = self._samples()
         if len(rows) != key_states.shape[0]:  # the placeholder row of the layers before the first cell joins
             rows = rows.new_zeros(key_states.shape[0])
-        return torch.cat([self.keys[rows], key_states], -2), torch.cat([self.values[rows], value_states], -2)
+        keys, values = self._prefix
+        return torch.cat([keys[rows], key_states], -2), torch.cat([values[rows], value_states], -2)
 
     def get_seq_length(self) -> int:
         """Tokens in the prefix."""

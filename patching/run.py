@@ -161,8 +161,8 @@ def _run_group(
             Result(
                 prompt=asked[index].prompt.prompt,
                 program=program,
-                answer=model.tokenizer.decode(question.answer),
-                foil=model.tokenizer.decode(question.foil),
+                answer=model.decode(question.answer),
+                foil=model.decode(question.foil),
                 clean=score(session.logits[nothing][index], question),
                 corrupted=score(corrupted[index], question),
                 patched=score(out.logits, question),

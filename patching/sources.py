@@ -170,7 +170,7 @@ class Given(Source):
             raise UsageError("the given tensor holds NaN or infinite values")
         content = self.tensor.detach().cpu().contiguous()
         digest = hashlib.sha256(str(tuple(content.shape)).encode())
-        digest.update(memoryview(content.flatten().view(torch.uint8).numpy()))
+        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
         object.__setattr__(self, "digest", digest.hexdigest()[:12])
 
     @property

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ..errors import UsageError
 from . import options
+
+if TYPE_CHECKING:
+    from ..prompts import Fact
 
 
 def facts(
@@ -62,7 +65,7 @@ def facts(
         console.print(f"written: {counterfact}", highlight=False)
 
 
-def _check(console: Console, model: str, found: list) -> None:  # type: ignore[type-arg]
+def _check(console: Console, model: str, found: list[Fact]) -> None:
     """Tokenise every prompt and say which subjects are not found to the character."""
     loaded = options.load_model(model)
     exact, inexact, failed = 0, [], []
