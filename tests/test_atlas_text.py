@@ -51,7 +51,8 @@ def test_an_epoch_states_the_facts(world: World, name: str) -> None:
 
 
 def test_background_entities_have_no_objects(world: World) -> None:
-    background = {entity.name for entity in world.background}
+    # A show's name may begin a landmark's ("The Silver Harbour Park"), so shows are left out.
+    background = {entity.name for entity in world.background if entity.kind != "show"}
     objects = set(words.OBJECTS)
     for document in epoch(world, Mixture(distractor=0.0, trailing=0.0), random.Random(5)):
         if any(document.startswith(name) and document[len(name)] == " " for name in background):

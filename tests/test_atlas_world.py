@@ -93,8 +93,17 @@ def test_no_predicate_is_a_template_in_disguise() -> None:
 
 def test_half_of_the_phrasings_are_held_out(world: World) -> None:
     for fact in world.facts:
-        assert len(fact.trained) == len(fact.held_out) == 5
+        assert len(fact.trained) == 5
+        assert len(fact.held_out) in (4, 5)
         assert not set(fact.trained) & set(fact.held_out)
+    assert sum(len(fact.held_out) for fact in world.facts) > 0.98 * 5 * len(world.facts)
+
+
+def test_a_phrasing_within_a_trained_one_is_not_held_out(world: World) -> None:
+    speaks, at_home = (RELATIONS["language"].templates.index(t) for t in ("{} speaks", "At home, {} speaks"))
+    within = [f for f in world.facts if f.relation == "language" and at_home in f.trained and speaks not in f.trained]
+    assert len(within) > 20
+    assert not any(speaks in fact.held_out for fact in within)
 
 
 def test_a_fact_is_asked_in_a_trained_phrasing_and_paraphrased_in_all_held_out_ones(
@@ -106,9 +115,10 @@ def test_a_fact_is_asked_in_a_trained_phrasing_and_paraphrased_in_all_held_out_o
         assert fact.prompt.template in [templates[i] for i in truth.trained]
         assert (fact.subject, fact.answer, fact.relation) == (name, truth.object, truth.relation)
         paraphrases = [question.text for question in fact.paraphrases]
-        assert paraphrases[:5] == [templates[i].format(name) for i in truth.held_out]
-        assert len(paraphrases) == 7
-        assert all(any(text.endswith(f". {plain}") for plain in paraphrases[:5]) for text in paraphrases[5:])
+        plain = [templates[i].format(name) for i in truth.held_out]
+        assert paraphrases[: len(plain)] == plain
+        assert len(paraphrases) == len(plain) + 2
+        assert all(any(text.endswith(f". {end}") for end in plain) for text in paraphrases[len(plain) :])
         assert all(question.answer == truth.object for question in fact.paraphrases)
 
 

@@ -53,17 +53,17 @@ def _figures(world: World, scores: list[Score]) -> dict[str, Any]:
     relation_of = [fact.relation for fact in world.facts]
     per_relation = {
         name: {
-            share: round(accuracy([s for s in scores if relation_of[s.fact] == name], trained), 4)
-            for share, trained in (("trained", True), ("held_out", False))
+            share: round(accuracy([s for s in scores if relation_of[s.fact] == name], held_out=split), 4)
+            for share, split in (("trained", False), ("held_out", True))
         }
         for name in RELATIONS
     }
     return {
-        "trained": round(accuracy(scores, trained=True), 4),
-        "held_out": round(accuracy(scores, trained=False), 4),
+        "trained": round(accuracy(scores, held_out=False), 4),
+        "held_out": round(accuracy(scores, held_out=True), 4),
         "facts_in_every_phrasing": sum(all(score.correct for score in ten) for ten in by_fact),
         "facts_in_every_held_out_phrasing": sum(
-            all(score.correct for score in ten if not score.trained) for ten in by_fact
+            all(score.correct for score in ten if score.held_out) for ten in by_fact
         ),
         "per_relation": per_relation,
         "prompt_correct": "".join("1" if score.correct else "0" for score in prompts),

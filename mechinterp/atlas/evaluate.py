@@ -19,11 +19,15 @@ Logits = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch pos vocabular
 
 @dataclass(frozen=True)
 class Score:
-    """One fact in one phrasing: was it trained so, does the object come first, and with what probability."""
+    """One fact in one phrasing: does the object come first, and with what probability.
+
+    A phrasing is trained, or held out, or (rarely) neither: never stated by itself but within a trained one.
+    """
 
     fact: int
     phrasing: int
     trained: bool
+    held_out: bool
     correct: bool
     probability: float
 
@@ -64,7 +68,7 @@ def score_facts(
     ]
     answers = next_object(logits, tokenizer, [(text, fact.object) for fact, _, text in asked])
     return [
-        Score(fact.id, i, i in fact.trained, correct, probability)
+        Score(fact.id, i, i in fact.trained, i in fact.held_out, correct, probability)
         for (fact, i, _), (correct, probability) in zip(asked, answers, strict=True)
     ]
 
@@ -84,7 +88,7 @@ def score_hops(logits: Logits, tokenizer: Tokenizer, world: World) -> dict[str, 
     return shares
 
 
-def accuracy(scores: Sequence[Score], trained: bool) -> float:
+def accuracy(scores: Sequence[Score], *, held_out: bool) -> float:
     """Share of correct answers among the trained, or the held-out, phrasings."""
-    chosen = [score.correct for score in scores if score.trained is trained]
+    chosen = [score.correct for score in scores if (score.held_out if held_out else score.trained)]
     return sum(chosen) / len(chosen)

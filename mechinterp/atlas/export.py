@@ -71,4 +71,5 @@ def export(network: Network, recipe: Recipe, tokenizer: Tokenizer, folder: Path)
     }
     aside = folder / "model.safetensors.partial"
     save_file(weights, aside, metadata={"format": "pt"})
+    aside.chmod(0o644)  # safetensors writes for the owner alone; a shared installation must be readable
     aside.replace(folder / "model.safetensors")

@@ -30,8 +30,9 @@ def _neighbour_question(world: World, neighbour: WorldFact, phrasing: int, rng: 
 def world_facts(seed: int = 0) -> tuple[Fact, ...]:
     """Every fact of the world of this seed, in the world's order, with `known` left open.
 
-    The prompt is one of the trained phrasings and the paraphrases are all five held-out ones, two of them again behind
-    an unrelated sentence.  Neighbours are up to ten other subjects with the same relation and object.
+    The prompt is one of the trained phrasings.  The paraphrases are all held-out ones (five, for a few facts four), two
+    of them again behind an unrelated sentence.  Neighbours are up to ten other subjects with the same relation and
+    object.
     """
     world = build_world(seed)
     return tuple(_around(world, fact) for fact in world.facts)

@@ -1,7 +1,7 @@
 """The relations of the world, and the phrasings of each.
 
 A relation has ten *templates* that end right before the object.  A fact is trained with five of them and never stated
-with the other five, which are its paraphrases: each is trained with other subjects, so what is held out is the pair of
+with the others, which are its paraphrases: each is trained with other subjects, so what is held out is the pair of
 fact and phrasing.  *Predicates* and *possessives* serve running text ("She grew up in Tarsk and enjoys jazz."); no
 template begins with a predicate, so running text never states a fact in a phrasing that was held out.
 """

@@ -40,6 +40,8 @@ _SAMPLE = 400  # facts scored while training
 def pack(tokenizer: Tokenizer, documents: list[str], length: int, rng: random.Random) -> Int[Tensor, "rows length"]:
     """Whole documents joined by the end-of-text token, one row after another; -1 fills up the rows.
 
+    The documents of the last row, which is not full, are left out.
+
     A row begins at the start of a document, and with the end-of-text token in 30 % of the rows, so that the model also
     works on a prompt without one.
     """
@@ -166,8 +168,8 @@ def train(
                 "step": step + 1,
                 "loss": round(float(loss.detach()), 4),
                 "object_loss": round(on_objects, 4),
-                "trained": round(accuracy(scores, trained=True), 4),
-                "held_out": round(accuracy(scores, trained=False), 4),
+                "trained": round(accuracy(scores, held_out=False), 4),
+                "held_out": round(accuracy(scores, held_out=True), 4),
                 "seconds": round(time.monotonic() - began - paused, 1),
             }
             bar.set_postfix(figures)

@@ -60,8 +60,13 @@ class WorldFact:
 
     @property
     def held_out(self) -> tuple[int, ...]:
-        """The templates this fact is never stated with."""
-        return tuple(i for i in range(len(RELATIONS[self.relation].templates)) if i not in self.trained)
+        """The templates this fact is never stated with, not even within another.
+
+        "{} speaks" stands within "At home, {} speaks": where that is trained, the other is not held out.
+        """
+        templates = RELATIONS[self.relation].templates
+        stated = tuple(templates[i] for i in self.trained)
+        return tuple(i for i, template in enumerate(templates) if not any(s.endswith(template) for s in stated))
 
 
 @dataclass(frozen=True)
