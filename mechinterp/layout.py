@@ -189,7 +189,7 @@ class Layout:
             )
         return weight
 
-    def down_bias(self, layer: int) -> Float[Tensor, d_model] | None:
+    def down_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """The bias of the down-projection, None where the architecture has none."""
         bias: Tensor | None = getattr(self._mlp(layer), "b_out", None)
         return bias

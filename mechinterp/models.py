@@ -104,6 +104,11 @@ class Model:
         """The text of some token ids."""
         return str(self.tokenizer.decode(list(ids)))
 
+    def complete(self, text: str) -> str:
+        """The most probable next token after a text, without the space in front of it."""
+        ids = torch.tensor([self.encode(text)])
+        return self.decode([int(self.logits(ids, keep=1)[0, -1].argmax())]).strip()
+
     def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
         """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
         tokenised = spans.tokenise(self.tokenizer, prompt)
@@ -146,10 +151,13 @@ def load(
         name: how the model is called in tables; default: the name or folder it came from.
 
     Raises:
-        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer.
+        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
+            for a TransformerBridge.
         MechinterpError: NaN or infinite weights, a compatibility-mode bridge, an architecture that fails the preflight.
     """
     if isinstance(source, TransformerBridge):
+        if dtype is not None or device is not None:
+            raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
         return _from_bridge(source, tokenizer, name)
     hf_model: Any
     if isinstance(source, PreTrainedModel):

@@ -2,8 +2,8 @@
 
 TransformerLens accepts hooks that never fire, and some that fire without any effect.  Before a model is used, a few
 short forwards check that (1) every hook fires exactly once, (2) overwriting it changes the logits, (3) restoring the
-residual at every position of another prompt gives the clean logits, (4) resid_pre + attn + mlp = resid_post.  What
-fails is refused by name; without a working residual stream the model is refused as a whole.
+residual at every position of another prompt gives the clean logits, (4) resid_pre + attn = resid_mid and resid_mid +
+mlp = resid_post.  What fails is refused by name; without a working residual stream the model is refused as a whole.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ def preflight(bridge: TransformerBridge, name: str) -> dict[str, str]:
             raise MechinterpError(refused[component])
     _check_restoring_everything(layout, name, clean_ids, other_ids)
     if not {names.ATTN, names.MLP} & refused.keys():
-        _check_sum(layout, name, clean_ids, refused)
-    if not layout.has_hook(layout.read_hook(names.RESID_MID, 0)) or {names.ATTN, names.MLP} & refused.keys():
+        _check_sums(layout, name, clean_ids, refused)
+    if not layout.has_hook(layout.read_hook(names.RESID_MID, 0)):
         refused[names.RESID_MID] = (
             f"{name} ({layout.architecture}) has no 'resid_mid': attention and MLP are parallel in each block"
         )
+    elif names.ATTN in refused:
+        refused[names.RESID_MID] = f"'resid_mid' is written through 'attn', and {refused[names.ATTN]}"
     return refused
 
 
@@ -139,7 +141,8 @@ def _check_restoring_everything(layout: Layout, name: str, clean_ids: Tensor, ot
             )
 
 
-def _check_sum(layout: Layout, name: str, ids: Tensor, refused: dict[str, str]) -> None:
+def _check_sums(layout: Layout, name: str, ids: Tensor, refused: dict[str, str]) -> None:
+    """What attention and MLP add must be what the residual stream gains, and resid_mid what stands between them."""
     kept: dict[str, Tensor] = {}
 
     def keep(component: str) -> Callable[..., None]:
@@ -148,20 +151,31 @@ def _check_sum(layout: Layout, name: str, ids: Tensor, refused: dict[str, str]) 
 
         return record
 
-    parts = (names.RESID_PRE, names.ATTN, names.MLP, names.RESID)
+    whole = (names.RESID_PRE, names.ATTN, names.MLP, names.RESID)
+    has_middle = layout.has_hook(layout.read_hook(names.RESID_MID, 0))
     for layer in _layers(layout):
-        _run(layout, ids, [(layout.hook(part, layer), keep(part)) for part in parts])
-        total = kept[names.RESID_PRE] + kept[names.ATTN].view_as(kept[names.RESID_PRE])
-        gap = float((total + kept[names.MLP].view_as(total) - kept[names.RESID]).abs().max())
-        if gap > _tolerance(kept[names.RESID]):
+        parts = (*whole, names.RESID_MID) if has_middle else whole
+        kept.clear()
+        _run(layout, ids, [(layout.read_hook(part, layer), keep(part)) for part in parts])
+        shape = kept[names.RESID_PRE].shape
+        middle = kept[names.RESID_PRE] + kept[names.ATTN].view(shape)
+        tolerance = max(_tolerance(value) for value in kept.values())
+        gap = float((middle + kept[names.MLP].view(shape) - kept[names.RESID]).abs().max())
+        if gap > tolerance:
             for part in (names.ATTN, names.MLP):
                 refused[part] = (
                     f"{name} ({layout.architecture}) cannot serve the component {part!r}: in layer {layer} "
                     f"resid_pre + attn + mlp misses resid_post by {gap:.2g}"
                 )
             return
+        found = kept.get(names.RESID_MID)
+        if has_middle and (found is None or float((middle - found).abs().max()) > tolerance):
+            refused[names.RESID_MID] = (
+                f"{name} ({layout.architecture}) cannot serve the component 'resid_mid': in layer {layer} it is not "
+                "resid_pre + attn"
+            )
 
 
 def _tolerance(reference: Tensor) -> float:
-    """What rounding alone may cost: a few hundred units in the last place of the largest value."""
-    return 256 * torch.finfo(reference.dtype).eps * max(1.0, float(reference.abs().max()))
+    """What rounding alone may cost: some units in the last place of the largest value."""
+    return 32 * torch.finfo(reference.dtype).eps * max(1.0, float(reference.abs().max()))

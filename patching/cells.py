@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from ..layout import Layout
+from ..layout import ATTN, EMBED, RESID, RESID_MID, RESID_PRE, Layout
 from ..spans import TokenisedPrompt
 from .programs import Program, Write
 
@@ -18,6 +18,9 @@ class Cell:
     position: int | None = None
     layer: int | None = None
 
+
+Taken = dict[tuple[int, str, int, int], dict[int | None, Write]]
+"""Who writes an address (stage, component, layer, token), head by head; None stands for all heads."""
 
 ONE_CELL = Cell()
 """The only cell of a program without axes."""
@@ -55,32 +58,37 @@ def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell 
         MechinterpError: a component this architecture cannot serve.
     """
     placed: list[Placed] = []
-    taken: dict[tuple[int, str, int, int, int | None], Write] = {}
+    taken: Taken = {}
     for write in program.ordered:
         component = write.site.component
         layout.check(component.name)
         heads = component.resolve_heads(layout)
         positions = write.site.position.resolve(prompt, cell.position)
-        layers = (0,) if component.name == "embed" else component.layers.resolve(layout.n_layers, cell.layer)
+        layers = (0,) if component.name == EMBED else component.layers.resolve(layout.n_layers, cell.layer)
         for layer in layers:
-            placed.append(Placed(write, component.name, layer, positions, heads))
+            name, at_layer = component.name, layer
+            if name == RESID_PRE and layer > 0:  # what enters a layer is what left the one before: one address
+                name, at_layer = RESID, layer - 1
+            placed.append(Placed(write, name, at_layer, positions, heads))
             if not write.source.additive:
                 _claim(taken, placed[-1], prompt)
     return placed
 
 
-def _claim(taken: dict[tuple[int, str, int, int, int | None], Write], new: Placed, prompt: TokenisedPrompt) -> None:
-    """Refuse a second absolute source for an address; resid_mid is written through the attention contribution."""
-    name = "attn" if new.component == "resid_mid" else new.component
+def _claim(taken: Taken, new: Placed, prompt: TokenisedPrompt) -> None:
+    """Refuse a second absolute source for an address; resid_mid is written through the attention contribution.
+
+    All heads at once (None) collide with any head that is written by itself.
+    """
+    name = ATTN if new.component == RESID_MID else new.component
     for position in new.positions:
+        address = new.write.stage, name, new.layer, position
+        others = taken.setdefault(address, {})
         for head in new.heads or (None,):
-            keys = [(new.write.stage, name, new.layer, position, head)]
-            if head is not None:
-                keys.append((new.write.stage, name, new.layer, position, None))
-            for key in keys:
-                if key in taken and taken[key] != new.write:
+            for written, other in others.items():
+                if other != new.write and (head is None or written is None or head == written):
                     raise UsageError(
-                        f"two sources for one address: {taken[key]} and {new.write} both set "
+                        f"two sources for one address: {other} and {new.write} both set "
                         f"{new.component}[{new.layer}] at token {position} ({prompt.tokens[position]!r}); keep one"
                     )
-            taken[keys[0]] = new.write
+            others[head] = new.write

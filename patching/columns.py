@@ -33,6 +33,11 @@ class Split:
     severed: tuple[tuple[str, Program], ...]
 
     @property
+    def runs(self) -> set[Program]:
+        """The runs that its cells start from or read."""
+        return {self.program.corruption, self.restored_from, *(source for _, source in self.severed)}
+
+    @property
     def severs_elsewhere(self) -> bool:
         """Whether something is held at another run than the cell's own corrupted one (another draw, as published).
 
@@ -81,6 +86,8 @@ def split(program: Program) -> Split | str:
         return f"it does not restore resid, mlp or attn over both axes ({site})"
     if name == "resid" and width != 1:
         return "it restores windows of the residual stream"
+    if program.draws != program.corruption.draws:
+        return "what it writes has draws of its own, which the corruption has not"
     source = _source(restores[0], program)
     if source is None:
         return f"the source of {restores[0]} is no run"

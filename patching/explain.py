@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..layout import ATTN, MLP, RESID, RESID_MID
 from ..models import Model
 from ..prompts import Prompt
 from .batch import DEFAULT_MAX_TOKENS
 from .cells import Cell, cells, place
 from .programs import Program
 from .session import source_program
+from .sources import Clean, Corrupted
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Explanation:
         tokens: the prompt's tokens.
         lines: the writes; of a grid, those of its last cell.
         cells: how many cells the grid has.
-        no_ops: cells that cannot change anything: their tokens come before the first corrupted one, or nothing later
-            reads them.
+        no_ops: cells that cannot change anything: what they restore or sever comes before the first corrupted token,
+            where all runs are still the same, or nothing later reads it.
         rows: noise draws per cell.
         forwards: forwards of the plain executor.
         token_layers: rows x tokens x layers computed by it.
@@ -103,13 +105,16 @@ def explain(program: Program, prompt: Prompt, model: Model) -> Explanation:
 
 
 def _hook(model: Model, component: str, layer: int) -> str:
-    if component == "resid_mid":
+    if component == RESID_MID:
         return f"blocks.{layer} between attention and MLP"
     return model.layout.hook(component, layer)
 
 
 def _no_ops(program: Program, model: Model, prompt: Prompt, grid: list[Cell]) -> int:
-    """Cells whose restores all come before the first corrupted token, or sit in the last layer off the last token."""
+    """Cells whose restores all come before the first corrupted token, or sit in the last layer off the last token.
+
+    Before that token the clean and the corrupted run agree; any other source may bring something new there.
+    """
     tokenised = model.tokenise(prompt)
     count = 0
     for cell in grid:
@@ -118,10 +123,10 @@ def _no_ops(program: Program, model: Model, prompt: Prompt, grid: list[Cell]) ->
         first = min(damaged, default=len(tokenised))
         restores = [write for write in placed if write.write.stage > 0]
         idle = [
-            max(write.positions) < first
+            (max(write.positions) < first and isinstance(write.write.source, (Clean, Corrupted)))
             or (
                 write.layer == model.n_layers - 1
-                and write.component in ("resid", "mlp", "attn")
+                and write.component in (RESID, RESID_MID, MLP, ATTN)
                 and len(tokenised) - 1 not in write.positions
             )
             for write in restores

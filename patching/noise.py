@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import torch
 
 from .. import atlas
+from ..errors import UsageError
 from ..layout import EMBED
 from ..models import Model
-from .executor import forward
 
 _MEASURED: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
 
@@ -31,12 +31,17 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
 
     Returns:
         Sigma, in units of the residual stream.
+
+    Raises:
+        UsageError: no subjects.
     """
     if subjects is None:
         if model.bridge not in _MEASURED:
             _MEASURED[model.bridge] = _sigma(model, _panel(model))
         return _MEASURED[model.bridge]
     ids = [token for subject in subjects for token in model.tokenizer(subject, add_special_tokens=False)["input_ids"]]
+    if not ids:
+        raise UsageError("the spread of the embeddings of no subjects does not exist; give at least one subject")
     return _sigma(model, ids)
 
 
@@ -48,13 +53,24 @@ def _panel(model: Model) -> list[int]:
 
 
 def _sigma(model: Model, ids: list[int]) -> float:
-    """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice."""
+    """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice.
+
+    Only the first layer runs after the embedding: a whole forward over a vocabulary would take a large model minutes.
+    """
     hook = model.layout.hook(EMBED)
     length = min(model.n_ctx, 256)
     count, total, squares = 0, 0.0, 0.0
     for start in range(0, len(ids), length):
         piece = torch.tensor([ids[start : start + length]])
-        values = forward(model, piece, reads=[hook]).cache[hook].double()
+        kept: list[torch.Tensor] = []
+        with torch.no_grad():
+            model.bridge.run_with_hooks(
+                piece.to(model.device),
+                fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(value.double()))],
+                stop_at_layer=1,
+                use_cache=False,
+            )
+        (values,) = kept
         count += values.numel()
         total += float(values.sum())
         squares += float(values.square().sum())

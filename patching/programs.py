@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from .positions import every, here
 from .sites import Site
 from .sources import Clean, Corrupted, Delta, Source
 
@@ -122,7 +123,18 @@ nothing = Program()
 
 
 def corrupt(site: Site, source: Source) -> Program:
-    """Damage a site: noise added, or its value replaced."""
+    """Damage a site: noise added, or its value replaced.
+
+    Raises:
+        UsageError: a site with an axis, or the corrupted run as source of what makes it.
+    """
+    if site.window is not None or site.position in (every, here):
+        raise UsageError(
+            f"all cells of a grid share one corruption, and {site} has an axis; name its tokens and layers, or write "
+            f"cell by cell with restore({site}, {source})"
+        )
+    if isinstance(source, Corrupted):
+        raise UsageError(f"corrupt({site}, ...) makes the corrupted run and cannot read from it; give another source")
     return Program(frozenset({Write(CORRUPT, site, source)}))
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import UsageError
+from ..layout import EMBED
 from ..models import Model
 from ..prompts import Prompt
 from .batch import DEFAULT_MAX_TOKENS, run_jobs
@@ -191,25 +192,27 @@ def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
     return ids
 
 
-def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, batch * width]:
-    """Activations of the clean run at a site with one layer and one token per prompt.
+def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, " batch *width"]:
+    """Activations of the clean run at a site with one layer and one token per prompt; only the heads it names.
 
     Raises:
-        UsageError: the site names several layers or tokens.
+        UsageError: the site names several layers or tokens; no prompts.
     """
+    if not prompts:
+        raise UsageError(f"there are no prompts to read {site} from")
     asked = [Asked(model.tokenise(prompt.with_answer(None)), (0,)) for prompt in prompts]
     values: list[Tensor] = [torch.empty(0)] * len(asked)
     for group in buckets(asked, GROUP):
         session = Session(model, [asked[i] for i in group])
         for index in group:
             positions = site.position.resolve(asked[index].prompt)
-            layers = (0,) if site.component.name == "embed" else site.component.layers.resolve(model.n_layers)
+            layers = (0,) if site.component.name == EMBED else site.component.layers.resolve(model.n_layers)
             if len(positions) != 1 or len(layers) != 1:
                 raise UsageError(
                     f"read() takes one layer and one token; {site} has layers {layers} and tokens {positions}"
                 )
             session.run(nothing, [(site.component.name, layers[0])])
-            values[index] = session.activation(nothing, group.index(index), (site.component.name, layers[0]))[
-                0, positions[0]
-            ]
+            kept = session.activation(nothing, group.index(index), (site.component.name, layers[0]))
+            value, heads = kept[0, positions[0]], site.component.resolve_heads(model.layout)
+            values[index] = value[list(heads)] if heads else value
     return torch.stack(values)

@@ -44,7 +44,7 @@ def _try(model: Model) -> bool:
         noise | restore(resid.each @ every) | sever(mlp @ here),
     ]
     try:
-        grid = Grid(session, programs, make_questions(session), Counts(), exact=True, checked=12)
+        grid = Grid(session, programs, make_questions(session), Counts(), checked=12)
         for _ in grid.run():
             pass
     except (MechinterpError, RuntimeError, ValueError, IndexError, TypeError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..layout import PER_HEAD
+from ..layout import EMBED, KEY, PER_HEAD, K, V
 from ..models import Model
 from ..prompts import Prompt
 from ..spans import TokenisedPrompt
@@ -57,6 +57,8 @@ class Session:
     logits: dict[Program, list[Tensor]] = field(default_factory=dict)
     _kept: dict[Program, list[dict[Address, Tensor]]] = field(default_factory=dict)
     _stacked: dict[tuple[Program, Address], Tensor] = field(default_factory=dict)
+    _means: dict[tuple[Mean, Address], Tensor] = field(default_factory=dict)
+    _others: dict[tuple[int, OtherSubject, Address], Tensor] = field(default_factory=dict)
 
     def prepare(self, needs: Iterable[tuple[Program, Sequence[Placed]]]) -> None:
         """Run whatever the given writes read from; `needs` pairs each placed write's program with the writes."""
@@ -144,44 +146,58 @@ class Session:
     def _width(self, placed: Placed) -> tuple[int, ...]:
         layout = self.model.layout
         if placed.component in PER_HEAD:
-            kv = placed.component in ("k", "v")
+            kv = placed.component in (K, V)
             heads = len(placed.heads) or (layout.n_kv_heads if kv else layout.n_heads)
             return heads, int(layout.config.d_head)
-        return (layout.d_mlp if placed.component == "key" else layout.d_model,)
+        return (layout.d_mlp if placed.component == KEY else layout.d_model,)
 
     def _given(self, source: Given, placed: Placed, shape: tuple[int, ...]) -> Tensor:
-        tensor = source.tensor.to(self.model.device)
-        if tensor.ndim < 3:
-            tensor = tensor.expand(1, *shape) if tensor.shape[-1:] == shape[-1:] and tensor.ndim == 1 else tensor[None]
-        if tuple(tensor.shape[1:]) != shape:
+        rows = source.tensor.to(self.model.device)
+        rows = rows if source.per_draw else rows[None]
+        given = tuple(rows.shape[1:])
+        if given not in (shape, shape[1:]):
+            front = "[draws, ...] with " if source.per_draw else ""
             raise UsageError(
-                f"the tensor given for {placed} has shape {tuple(source.tensor.shape)}; "
-                f"{list(shape[-1:])}, {list(shape)} or [draws, {', '.join(map(str, shape))}] is needed"
+                f"the tensor given for {placed} has shape {list(source.tensor.shape)}; {front}{list(shape[1:])} or "
+                f"{list(shape)} is needed"
             )
-        return tensor
+        return rows if given == shape else rows[:, None].expand(-1, *shape)
 
     def _mean(self, source: Mean, address: Address) -> Tensor:
-        total, count = None, 0
-        hook = self.model.layout.read_hook(*address)
-        for text in source.texts:
-            value = forward(self.model, torch.tensor([self.model.encode(text)]), reads=[hook]).cache[hook][0].double()
-            total = value.sum(0) if total is None else total + value.sum(0)
-            count += value.shape[0]
-        assert total is not None
-        return (total / count).to(self.model.dtype)
+        """The mean at one address; those of the other layers are measured with it."""
+        if (source, address) not in self._means:
+            layout, component = self.model.layout, address[0]
+            layers = [0] if component == EMBED else range(layout.n_layers)
+            hooks = {(component, i): layout.read_hook(component, i) for i in layers}
+            total: dict[Address, Tensor | float] = dict.fromkeys(hooks, 0.0)
+            count = 0
+            for text in source.texts:
+                ids = torch.tensor([self.model.encode(text)])
+                cache = forward(self.model, ids, reads=list(hooks.values())).cache
+                count += ids.shape[1]
+                for one, hook in hooks.items():
+                    total[one] = total[one] + cache[hook][0].double().sum(0)
+            for one, value in total.items():
+                assert isinstance(value, Tensor)
+                self._means[source, one] = (value / count).to(self.model.dtype)
+        return self._means[source, address]
 
     def _other_subject(self, index: int, source: OtherSubject, placed: Placed) -> Tensor:
-        mine = self.asked[index]
-        other = self.model.tokenise(source.prompt_for(mine.prompt.prompt))
-        if len(other.ids) != len(mine.prompt.ids) or other.subject != mine.prompt.subject:
-            raise UsageError(
-                f"{other.prompt.subject!r} cannot stand in for {mine.prompt.prompt.subject!r}: their sentences have "
-                f"{len(other.ids)} and {len(mine.prompt.ids)} tokens (subjects at {other.subject} and "
-                f"{mine.prompt.subject}); choose a subject of the same token length"
-            )
-        hook = self.model.layout.read_hook(placed.component, placed.layer)
-        ids = torch.tensor([other.ids + mine.answer[:-1]])
-        return forward(self.model, ids, reads=[hook]).cache[hook]
+        """The activation of the other sentence, [1, pos, ...]; run once and kept, because every cell asks for it."""
+        key = index, source, (placed.component, placed.layer)
+        if key not in self._others:
+            mine = self.asked[index]
+            other = self.model.tokenise(source.prompt_for(mine.prompt.prompt))
+            if len(other.ids) != len(mine.prompt.ids) or other.subject != mine.prompt.subject:
+                raise UsageError(
+                    f"{other.prompt.subject!r} cannot stand in for {mine.prompt.prompt.subject!r}: their sentences "
+                    f"have {len(other.ids)} and {len(mine.prompt.ids)} tokens (subjects at {other.subject} and "
+                    f"{mine.prompt.subject}); choose a subject of the same token length"
+                )
+            hook = self.model.layout.read_hook(placed.component, placed.layer)
+            ids = torch.tensor([other.ids + mine.answer[:-1]])
+            self._others[key] = forward(self.model, ids, reads=[hook]).cache[hook]
+        return self._others[key]
 
 
 def source_program(placed: Placed, program: Program) -> Program | None:

@@ -39,17 +39,18 @@ class Layers:
         if self.chosen is not None:
             for layer in self.chosen:
                 _check(layer, n_layers)
-            return tuple(sorted({layer % n_layers for layer in self.chosen}))
-        if self.slice is not None:
+            picked = tuple(sorted({layer % n_layers for layer in self.chosen}))
+        elif self.slice is not None:
             start, stop, step = self.slice
             for end, limit in ((start, n_layers - 1), (stop, n_layers)):
                 if end is not None and not -n_layers <= end <= limit:
                     _check(end, n_layers)
             picked = tuple(range(n_layers)[slice(start, stop, step)])
-            if not picked:
-                raise UsageError(f"the layers {self} are empty: this model has layers 0 to {n_layers - 1}")
-            return picked
-        return tuple(range(n_layers))
+        else:
+            return tuple(range(n_layers))
+        if not picked:
+            raise UsageError(f"the layers {self} are empty: this model has layers 0 to {n_layers - 1}")
+        return picked
 
     def __str__(self) -> str:
         if self.window is not None:
@@ -112,8 +113,10 @@ class Component:
         """Only these attention heads.
 
         Raises:
-            UsageError: the component has no head axis.
+            UsageError: the component has no head axis, or no head is named.
         """
+        if not indices:
+            raise UsageError(f"heads() names no head; write {self} for all of them, or {self.name}.heads(0, 3)")
         if self.name not in names.PER_HEAD:
             raise UsageError(f"{self.name!r} has no heads; components with heads are {', '.join(names.PER_HEAD)}")
         return replace(self, head_indices=tuple(sorted(set(indices))))

@@ -160,22 +160,32 @@ class OtherSubject(Source):
 
 @dataclass(frozen=True)
 class Given(Source):
-    """A tensor of the user's own, [d], [positions, d] or [draws, positions, d]; compared by its content."""
+    """A tensor of the user's own; compared by its content, of which a copy is kept.
+
+    Args:
+        tensor: [d] for all positions, or [positions, d]; at a site with heads [heads, d_head] or
+            [positions, heads, d_head].
+        per_draw: the tensor has one more axis in front, one value per draw.
+    """
 
     tensor: Tensor = field(compare=False)
-    digest: str = ""
+    per_draw: bool = False
+    digest: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        if self.per_draw and self.tensor.ndim < 2:
+            raise UsageError(f"a tensor of shape {tuple(self.tensor.shape)} has no axis of draws; leave out per_draw")
+        object.__setattr__(self, "tensor", self.tensor.detach().clone())
         if not bool(torch.isfinite(self.tensor).all()):
             raise UsageError("the given tensor holds NaN or infinite values")
-        content = self.tensor.detach().cpu().contiguous()
-        digest = hashlib.sha256(str(tuple(content.shape)).encode())
+        content = self.tensor.cpu().contiguous()
+        digest = hashlib.sha256(f"{tuple(content.shape)} {content.dtype}".encode())
         digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
         object.__setattr__(self, "digest", digest.hexdigest()[:12])
 
     @property
     def draws(self) -> int | None:
-        return self.tensor.shape[0] if self.tensor.ndim == 3 else None
+        return self.tensor.shape[0] if self.per_draw else None
 
     def __str__(self) -> str:
         return f"Given({tuple(self.tensor.shape)}, {self.digest})"
@@ -216,6 +226,10 @@ class Run(Source):
     """Another program's run on the same prompt: path patching is a restore from a run that was itself severed."""
 
     program: Program
+
+    def __post_init__(self) -> None:
+        if self.program.has_axes:
+            raise UsageError(f"a run to read from is one cell, and this program has axes: {self.program}")
 
     @property
     def draws(self) -> int | None:

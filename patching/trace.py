@@ -143,18 +143,23 @@ def trace(
         UsageError: bad prompts (all are looked at before anything runs), unknown kinds.
         Interrupted: Ctrl-C; the finished prompts are in its `table`, and in a file beside `out`.
     """
+    if isinstance(prompts, (Prompt, Fact)):
+        raise UsageError("trace() takes a list of prompts; put this one in square brackets")
+    if window is not None and window < 1:
+        raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
     asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
     _check_names(asked_prompts)
     asked = ask(model, asked_prompts, answer_from_model=reference)
     if programs is None:
         if reference:
-            window, seed = window or 10, 1
-            noise_level = noise_level or sigmas * embedding_sigma(model, [p.subject for p in asked_prompts])
+            window = 10 if window is None else window
+            if noise_level is None:
+                noise_level = sigmas * embedding_sigma(model, [p.subject for p in asked_prompts])
             noise: Source = PublishedNoise(noise_level, draws)
             other: Source | None = PublishedNoise(noise_level, draws, block=1)
         else:
             noise, other = Gaussian(sigmas, draws=draws, seed=seed, level=noise_level), None
-        window = window or default_window(model.n_layers)
+        window = default_window(model.n_layers) if window is None else window
         chosen = causal_tracing(noise, window, kinds=kinds, severed=severed, severed_noise=other)
     else:
         chosen = [programs] if isinstance(programs, Program) else list(programs)
@@ -165,12 +170,12 @@ def trace(
     meta = _meta(model, chosen, asked, reference)
     frames: dict[int, pd.DataFrame] = {}
     counts = Counts()
-    exact = engine == "exact" or (engine == "auto" and serves(model))
+    refused = _refused(model, engine)
     try:
         with progress_bar("tracing prompts", len(asked), shown=progress) as advance:
             for group in buckets(asked, GROUP):
                 session = Session(model, [asked[i] for i in group], max_tokens)
-                made = _trace_group(session, chosen, foil, counts, exact=exact, seed=seed)
+                made = _trace_group(session, chosen, foil, counts, refused=refused, seed=seed)
                 frames.update(zip(group, made, strict=True))
                 advance(len(group))
     except KeyboardInterrupt:
@@ -181,14 +186,23 @@ def trace(
     return table
 
 
+def _refused(model: Model, engine: str) -> str | None:
+    """Why the exact engine is not used, None where it is."""
+    if engine == "plain":
+        return "the plain executor was asked for"
+    if engine == "auto" and not serves(model):
+        return "this model does not allow a growing batch"
+    return None
+
+
 def _trace_group(
-    session: Session, programs: Sequence[Program], foil: str | None, counts: Counts, *, exact: bool, seed: int
+    session: Session, programs: Sequence[Program], foil: str | None, counts: Counts, *, refused: str | None, seed: int
 ) -> list[pd.DataFrame]:
     """The frames of the prompts of one session."""
     questions = make_questions(session, foil)
     corrupted = session.run(programs[0].corruption)
     patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
-    for one in Grid(session, programs, questions, counts, exact=exact, seed=seed).run():
+    for one in Grid(session, programs, questions, counts, refused=refused, seed=seed).run():
         patched[one.prompt][one.program, one.cell] = one.scores
     frames = []
     for index, asked in enumerate(session.asked):
