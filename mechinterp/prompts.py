@@ -26,7 +26,8 @@ class Prompt:
         relation: the relation asked about, if known (`"born_in"`, `"P19"`).
 
     Raises:
-        UsageError: a template without `{}` or with two, an empty subject, an empty answer.
+        UsageError: a template without `{}` or with two, a subject that is empty or has a space at either end, an empty
+            answer.
     """
 
     template: str
@@ -44,6 +45,11 @@ class Prompt:
             )
         if not self.subject.strip():
             raise UsageError(f"the subject of the template {self.template!r} is empty; give the words that fill it")
+        if self.subject != self.subject.strip():
+            raise UsageError(
+                f"the subject {self.subject!r} begins or ends with a space, which would stand doubled in the sentence; "
+                "leave it out"
+            )
         if self.answer is not None and not self.answer.strip():
             raise UsageError(f"the answer to {self.text!r} is empty; give a word, or None for the model's own answer")
 
@@ -103,6 +109,7 @@ class Fact:
 
     - `paraphrases`: the same fact in other words (answer: the true object);
     - `neighbourhood`: other subjects with the same relation and the same true object (CounterFact's specificity);
+    - `attribute`: other subjects of which `target_new` is true already (CounterFact's attribute prompts);
     - `same_subject`: other facts of the same subject, which an edit should keep (essence drift shows here);
     - `one_hop`: questions one step further ("the country where X was born");
     - `reverse`: the fact asked from its object, the answer being the subject;
@@ -119,6 +126,7 @@ class Fact:
     one_hop: tuple[Question, ...] = ()
     reverse: tuple[Question, ...] = ()
     generation: tuple[str, ...] = ()
+    attribute: tuple[Question, ...] = ()
     known: bool | None = field(default=None, compare=False)
 
     @property

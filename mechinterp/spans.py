@@ -26,12 +26,28 @@ BEFORE = "before"
 ROLES = (FIRST_SUBJECT, MIDDLE_SUBJECT, LAST_SUBJECT, FIRST_SUBSEQUENT, FURTHER, LAST)
 """The six token roles of Meng et al. 2022 (Figure 2), in reading order."""
 
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "IDEOGRAPHIC", "FULLWIDTH")
 
 
 def is_spaced_letter(char: str) -> bool:
-    """Whether the character belongs to a script that puts spaces between words (so that words can contain words)."""
-    return char.isalnum() and not unicodedata.name(char, "").startswith(_UNSPACED)
+    """Whether the character belongs to a script that puts spaces between words (so that words can contain words).
+
+    Combining marks count: they are part of the letter before them, as the vowel signs of Hindi are.
+    """
+    letter = char.isalnum() or unicodedata.category(char).startswith("M")
+    return letter and not unicodedata.name(char, "").startswith(_UNSPACED)
+
+
+def _occurrences(text: str, subject: str) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Where the subject stands in the text: as whole words, and inside longer ones."""
+    whole: list[tuple[int, int]] = []
+    inside: list[tuple[int, int]] = []
+    for match in re.finditer(re.escape(subject), text):
+        start, end = match.span()
+        glued_left = start > 0 and is_spaced_letter(text[start - 1]) and is_spaced_letter(subject[0])
+        glued_right = end < len(text) and is_spaced_letter(text[end]) and is_spaced_letter(subject[-1])
+        (inside if glued_left or glued_right else whole).append((start, end))
+    return whole, inside
 
 
 def find_subject(text: str, subject: str) -> tuple[int, int]:
@@ -40,12 +56,9 @@ def find_subject(text: str, subject: str) -> tuple[int, int]:
     Raises:
         UsageError: not there, there only inside a longer word, or there several times.
     """
-    whole, inside = [], []
-    for match in re.finditer(re.escape(subject), text):
-        start, end = match.span()
-        glued_left = start > 0 and is_spaced_letter(text[start - 1]) and is_spaced_letter(subject[0])
-        glued_right = end < len(text) and is_spaced_letter(text[end]) and is_spaced_letter(subject[-1])
-        (inside if glued_left or glued_right else whole).append((start, end))
+    if not subject.strip():
+        raise UsageError(f"the subject of {text!r} is empty; give the words it consists of")
+    whole, inside = _occurrences(text, subject)
     if len(whole) == 1:
         return whole[0]
     if whole:
@@ -69,7 +82,8 @@ class TokenisedPrompt:
         answer_ids: ids of the answer as it continues the sentence; empty when the prompt has no answer.
         tokens: the text of each token, for tables and figures.
         exact: False when the subject's last token also holds characters that follow it (a closing quote, say).
-        mentions: how often the subject stands in the sentence; only the template's place counts as subject.
+        mentions: how often the subject stands in the sentence as whole words; only the template's place counts as
+            subject.
     """
 
     prompt: Prompt
@@ -87,8 +101,13 @@ class TokenisedPrompt:
         """The role of a token: one of `ROLES`, or "before" for tokens (BOS among them) before the subject.
 
         The last token of the sentence is "last" unless it belongs to the subject.
+
+        Raises:
+            UsageError: there is no such token (negative positions are not counted from the end here).
         """
         start, end = self.subject
+        if not 0 <= position < len(self.ids):
+            raise UsageError(f"there is no token {position} in {self.prompt.text!r}, which has {len(self.ids)} tokens")
         if position < start:
             return BEFORE
         if position < end:
@@ -138,23 +157,40 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], li
     return ids, [(int(a), int(b)) for a, b in offsets]
 
 
-def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, answer: str) -> tuple[int, ...]:
-    """Ids of an answer as it continues the text.
+def needs_space(text: str, answer: str) -> bool:
+    """Whether a space belongs between a text and the answer that continues it.
 
-    A space is put between the two where both sides are letters or digits of a script with spaces.
+    It does where the answer begins with a letter or digit of a script with spaces, unless the text ends with a space,
+    an opening bracket or quote, a hyphen or dash that hangs on its word, or a script without spaces.
+    """
+    if not text or not is_spaced_letter(answer[0]):
+        return False
+    end, before = text[-1], text[-2:-1]
+    kind = unicodedata.category(end)
+    if end.isspace() or kind == "Ps" or unicodedata.name(end, "").startswith(_UNSPACED):
+        return False
+    after_gap = not before or before.isspace() or unicodedata.category(before) == "Ps"
+    if kind in ("Pi", "Pf") or end in "\"'":  # one mark may open here and close there
+        return not after_gap
+    if kind == "Pd":
+        return after_gap
+    return True
+
+
+def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, answer: str) -> tuple[int, ...]:
+    """Ids of an answer as it continues the text, after a space where one belongs (`needs_space`).
 
     Raises:
         UsageError: the vocabulary cannot spell the answer.
     """
-    needs_space = is_spaced_letter(answer[0]) and not text[-1:].isspace()
-    tail = (" " if needs_space else "") + answer
+    tail = (" " if needs_space(text, answer) else "") + answer
     prefix, _ = encode(tokenizer, text)
-    whole, _ = encode(tokenizer, text + tail)
+    whole, offsets = encode(tokenizer, text + tail)
     if whole[: len(prefix)] == prefix:
         ids = whole[len(prefix) :]
     else:  # a merge across the border: score the answer as a word of its own, as the published code does
         ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"])
-    if not ids or _has_unknown(tokenizer, ids, tail):
+    if not ids or _leaves_out(text + tail, offsets) or _has_unknown(tokenizer, ids, tail):
         raise UsageError(f"the answer {answer!r} cannot be spelt in this model's vocabulary; choose another answer")
     return tuple(ids)
 
@@ -163,11 +199,16 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenisedPro
     """Tokenise a prompt and find its subject, to the character.
 
     Raises:
-        UsageError: the vocabulary cannot spell the subject or the answer; the subject shares a token with the letters
-            of a longer word.
+        UsageError: the vocabulary cannot spell the subject or the answer, or leaves letters out; the subject shares a
+            token with the letters of a longer word.
     """
     text, (start, end) = prompt.text, prompt.subject_chars
     ids, offsets = encode(tokenizer, text)
+    if _leaves_out(text, offsets):
+        raise UsageError(
+            f"this model's vocabulary cannot spell all of {text!r} and leaves letters out, so that no token's place is "
+            "certain; choose other words"
+        )
     inside = [i for i, (a, b) in enumerate(offsets) if b > a and b > start and a < end]
     # Some tokenizers give a word's leading space as a token of its own that only touches the subject's border.
     if not inside:
@@ -190,9 +231,9 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenisedPro
         ids=tuple(ids),
         subject=(first, last + 1),
         answer_ids=() if prompt.answer is None else answer_ids(tokenizer, text, prompt.answer),
-        tokens=tuple(tokenizer.decode([i]) for i in ids),
+        tokens=tuple(str(tokenizer.decode([i])) for i in ids),
         exact=not before.strip() and not after,
-        mentions=text.count(prompt.subject),
+        mentions=len({(start, end), *_occurrences(text, prompt.subject)[0]}),
     )
 
 
@@ -200,3 +241,13 @@ def _has_unknown(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str) 
     """Whether an unknown-token id stands in for letters (GPT-2 shares that id with the end of text: then it cannot)."""
     unknown = tokenizer.unk_token_id
     return unknown is not None and unknown in ids and str(tokenizer.unk_token) not in text
+
+
+def _leaves_out(text: str, offsets: list[tuple[int, int]]) -> bool:
+    """Whether letters or digits of the text are in no token.
+
+    A BPE without an unknown token leaves out what it cannot spell and counts the offsets of all that follows too low,
+    so that letters at the end of the text are the ones that seem to be missing.
+    """
+    covered = {at for start, end in offsets for at in range(start, end)}
+    return any(char.isalnum() and at not in covered for at, char in enumerate(text))
