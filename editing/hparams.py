@@ -8,6 +8,7 @@ from ..errors import UsageError
 from ..models import Model
 
 KL_POSITIONS = ("subject", "last")
+LR_RULES = ("absolute", "relative")
 WEIGHT_DECAYS = ("norm", "squared", "adam")
 VARIANTS = ("rome", "r-rome")
 
@@ -21,9 +22,12 @@ class RomeHparams:
             published code does; "r-rome" takes the mean key for both, as the paper's formula does (Gupta et
             al. 2024).
         steps: optimiser steps at most; the loss is evaluated once more than that.
-        lr: learning rate of Adam.  Each of its first steps has about the length lr·√d_model, whatever the
-            model.
+        lr: learning rate of Adam.  Each of its first steps has about the length lr·√d_model.
+        lr_rule: "absolute": as it is, whatever the size of the model's values; "relative": in units of ‖v₀‖/√d_model,
+            so that a step is about that share of ‖v₀‖ on every model.
         stop_loss: no further step once the total loss is below this (nats).
+        stop_nll: no further step once the target's NLL is below this (nats); 0: only the total loss counts.  An easy
+            fact then gets a small edit, and a hard one the steps it needs.
         weight_decay: factor of the weight-decay term.
         weight_decay_rule: "norm": ‖δ‖/‖v₀‖² (as the published code has it; the gradient does not vanish with
             δ and the term grows as the model's scale shrinks); "squared": (‖δ‖/‖v₀‖)², the same on every
@@ -48,12 +52,14 @@ class RomeHparams:
     """
 
     variant: str = "r-rome"
-    steps: int = 24
-    lr: float = 0.2
+    steps: int = 40
+    lr: float = 0.25
+    lr_rule: str = "relative"
     stop_loss: float = 0.05
+    stop_nll: float = 0.05
     weight_decay: float = 0.05
     weight_decay_rule: str = "squared"
-    kl_factor: float = 0.0625
+    kl_factor: float = 0.25
     kl_template: str = "{} is a"
     kl_position: str = "last"
     clamp: float | None = 4.0
@@ -64,7 +70,12 @@ class RomeHparams:
     max_perplexity_ratio: float = 1.5
 
     def __post_init__(self) -> None:
-        choices = {"variant": VARIANTS, "weight_decay_rule": WEIGHT_DECAYS, "kl_position": KL_POSITIONS}
+        choices = {
+            "variant": VARIANTS,
+            "weight_decay_rule": WEIGHT_DECAYS,
+            "kl_position": KL_POSITIONS,
+            "lr_rule": LR_RULES,
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
@@ -72,7 +83,7 @@ class RomeHparams:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")
-        for name in ("steps", "weight_decay", "kl_factor", "stop_loss"):
+        for name in ("steps", "weight_decay", "kl_factor", "stop_loss", "stop_nll"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
         if self.kl_template.count("{}") != 1:
@@ -100,6 +111,8 @@ _CODE = RomeHparams(
     variant="rome",
     steps=19,
     lr=0.5,
+    lr_rule="absolute",
+    stop_nll=0.0,
     weight_decay=0.5,
     weight_decay_rule="norm",
     kl_factor=0.0625,
@@ -132,15 +145,22 @@ PRESET_DIFFERENCES: tuple[tuple[str, str, str, str], ...] = (
         "mean key in u, bare prompt's key in the scale",
         "as the paper",
     ),
-    ("optimiser steps", "20 at most", "20 loss evaluations, hence 19 steps", "24"),
-    ("learning rate", "0.5", "0.5", "0.2"),
+    ("optimiser steps", "20 at most", "20 loss evaluations, hence 19 steps", "40 at most"),
+    ("learning rate", "0.5", "0.5", "0.25 of ‖v₀‖/√d_model"),
+    ("stops early at", "loss below 0.05", "loss below 0.05", "that, or NLL of the target below 0.05"),
     ("weight decay", "1.5e-3, Adam's own", "0.5 ‖δ‖/‖v₀‖² in the loss", "0.05 (‖δ‖/‖v₀‖)² in the loss"),
-    ("KL factor", "100", "0.0625", "0.0625"),
+    ("KL factor", "100", "0.0625", "0.25"),
     ("KL taken", "after '{} is a'", "at the subject's last token of '{} is a'", "after '{} is a'"),
     ("limit of ‖δ‖", "none", "4 ‖v₀‖", "4 ‖v₀‖"),
     ("sampled contexts", "50 of 2 to 10 tokens", "10 of 5 and 10 of 10 tokens, BOS counted", "as the code"),
 )
-"""What the presets differ in, as a table with a header row."""
+"""What the presets differ in, as a table with a header row.
+
+Why `default` differs from `code` (14 facts of the bundled `atlas` at layer 3, means; every target is said and 98 % or more
+of the paraphrases follow with both): smaller steps that end when the target is said leave the probability of other true
+facts about the subject at 0.30 instead of 0.16 and the KL after "{} is a" at 0.17 instead of 0.70 nats, and change 8
+instead of 14 % of the layer's output on ordinary text, in 15 steps instead of 19.
+"""
 
 FAMILY_LAYERS: dict[tuple[str, int], int] = {
     ("GPT2LMHeadModel", 24): 8,

@@ -139,7 +139,8 @@ def optimise(problem: ValueProblem, reading: Reading, *, on_evaluation: Callable
     limit = None if hparams.clamp is None else hparams.clamp * float(v0.norm())
     delta = torch.zeros_like(v0, requires_grad=True)
     decay = hparams.weight_decay if hparams.weight_decay_rule == "adam" else 0.0
-    optimiser = torch.optim.Adam([delta], lr=hparams.lr, weight_decay=decay)
+    unit = float(v0.norm()) / math.sqrt(v0.shape[0]) if hparams.lr_rule == "relative" else 1.0
+    optimiser = torch.optim.Adam([delta], lr=hparams.lr * unit, weight_decay=decay)
     losses: list[LossTerms] = []
     steps = clamped = 0
     while True:
@@ -153,7 +154,7 @@ def optimise(problem: ValueProblem, reading: Reading, *, on_evaluation: Callable
             )
         if on_evaluation is not None:
             on_evaluation(1)
-        stopped = losses[-1].total < hparams.stop_loss
+        stopped = losses[-1].total < hparams.stop_loss or losses[-1].nll < hparams.stop_nll
         if stopped or steps == hparams.steps:
             break
         optimiser.zero_grad()
