@@ -156,10 +156,10 @@ PRESET_DIFFERENCES: tuple[tuple[str, str, str, str], ...] = (
 )
 """What the presets differ in, as a table with a header row.
 
-Why `default` differs from `code` (14 facts of the bundled `atlas` at layer 3, means; every target is said and 98 % or more
-of the paraphrases follow with both): smaller steps that end when the target is said leave the probability of other true
-facts about the subject at 0.30 instead of 0.16 and the KL after "{} is a" at 0.17 instead of 0.70 nats, and change 8
-instead of 14 % of the layer's output on ordinary text, in 15 steps instead of 19.
+Why `default` differs from `code` (14 facts of the bundled `atlas` at layer 3, means; every target is said and 98 % or
+more of the paraphrases follow with both): smaller steps that end when the target is said leave the probability of other
+true facts about the subject at 0.30 instead of 0.16 and the KL after "{} is a" at 0.17 instead of 0.70 nats, and change
+8 instead of 14 % of the layer's output on ordinary text, in 15 steps instead of 19.
 """
 
 FAMILY_LAYERS: dict[tuple[str, int], int] = {

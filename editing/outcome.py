@@ -60,8 +60,8 @@ def judge(
 
     bare, mean = reading.keys[0].double(), reading.keys.double().mean(0)
     u = factors.u[0].double().to(bare.device)
-    delta = factors.dense.to(memory.weight.device).to(memory.weight.dtype)
-    edited = replace(memory, weight=memory.weight + delta)
+    delta = factors.dense.to(memory.weight.device)
+    edited = replace(memory, weight=memory.weight + delta)  # in the finer precision of the two, as the edit is applied
     report = RomeReport(
         success=after[0].top,
         reason="" if after[0].top else _why(value, after[0], hparams),
@@ -76,7 +76,7 @@ def judge(
         answer_after=after[1].prob if len(after) > 1 else None,
         error_at_mean_key=_error(edited, mean, value),
         error_at_bare_key=_error(edited, bare, value),
-        norm_ratio=float(delta.norm() / memory.weight.norm()),
+        norm_ratio=float(delta.norm() / memory.weight.to(delta.dtype).norm()),
         disturbance=_disturbance(memory, factors),
         key_ratio=float((bare @ u) / (mean @ u)),
         essence=tuple(

@@ -104,6 +104,14 @@ def test_every_architecture_is_edited_exactly(kind: str, adds_bos: bool) -> None
     assert completions(model, [(PROMPT, "Paris")])[0].prob == pytest.approx(report.target_before, rel=1e-4)
 
 
+def test_half_precision_models_are_edited() -> None:
+    model = small_model("gpt2", dtype=torch.bfloat16)
+    edit = rome(model, PROMPT, 1, moments=moments_of(model), target="Paris", preset="code", **FAST)
+    assert edit.delta(1).dtype == torch.float32
+    assert edit.report.error_at_bare_key < 1e-3
+    assert edit.report.losses[-1].nll < edit.report.losses[0].nll - 1
+
+
 def test_the_code_preset_is_exact_at_the_bare_key_only(model: Model, moments: SecondMoment) -> None:
     code = rome(model, PROMPT, 1, moments=moments, target="Paris", preset="code", **FAST).report
     assert code.error_at_bare_key < 1e-5
