@@ -119,20 +119,13 @@ def _before_and_after(model: Model, edit: Edit, fact: Fact) -> list[str]:
     asked = [("paraphrase", question.text) for question in fact.paraphrases[:2]]
     asked += [("neighbour", question.text) for question in fact.neighbourhood[:2]]
     asked += [("same subject", prompt.text) for prompt in fact.same_subject[:2]]
-    before = [_says(model, text) for _, text in asked]
+    before = [model.complete(text) for _, text in asked]
     with edit.on(model):
-        after = [_says(model, text) for _, text in asked]
+        after = [model.complete(text) for _, text in asked]
     return [
         f"{kind:13} {text!r}: {old!r} -> {new!r}{'' if old == new else '   (changed)'}"
         for (kind, text), old, new in zip(asked, before, after, strict=True)
     ]
-
-
-def _says(model: Model, text: str) -> str:
-    import torch
-
-    logits = model.logits(torch.tensor([model.encode(text)]), keep=1)
-    return str(model.tokenizer.decode([int(logits[0, -1].argmax())])).strip()
 
 
 def _edit_many(

@@ -1,0 +1,166 @@
+"""The figures of the README: where the bundled models keep their facts, and what ROME does to them by layer.
+
+    python benchmarks/atlas_results.py trace --model atlas --facts 300 --out results
+    python benchmarks/atlas_results.py rome  --model atlas --variant default --facts 200 --out results
+
+Each call writes one file and can be run beside others, one process per core; an interrupted `rome` goes on where it
+stopped.  `summary` prints the tables from whatever files are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import mechinterp as mi
+from mechinterp import analysis, atlas
+from mechinterp.editing import PRESETS, SecondMoment, collect_moments, rome, sample_contexts
+from mechinterp.prompts import Fact
+
+MOMENT_TOKENS = 60_000
+CONTEXT_SEED = 0
+VARIANTS = {
+    "default": {},
+    "no-kl": {"kl": False},
+    "identity": {},
+    "code": {"preset": "code"},
+}
+
+
+def facts_known_to_both(count: int, seed: int) -> list[Fact]:
+    """A seeded sample of facts that both bundled models know."""
+    known = {fact.id for fact in atlas.known_facts("atlas-plain")}
+    return random.Random(seed).sample([fact for fact in atlas.known_facts("atlas") if fact.id in known], count)
+
+
+def run_trace(args: argparse.Namespace) -> None:
+    """Causal tracing of one model."""
+    model = mi.load(args.model)
+    started = time.perf_counter()
+    table = mi.trace(model, facts_known_to_both(args.facts, args.seed), seed=args.seed, window=args.window)
+    table.meta["seconds"] = time.perf_counter() - started
+    table.save(args.out / f"trace-{args.model}.parquet")
+    figure = analysis.plot_aie(table)
+    figure.savefig(args.out / f"aie-{args.model}.png", dpi=110)
+
+
+def run_rome(args: argparse.Namespace) -> None:
+    """ROME at every layer, each edit undone before the next."""
+    model = mi.load(args.model)
+    layers = list(range(model.n_layers)) if args.layers is None else args.layers
+    if args.variant == "identity":
+        moments = {layer: SecondMoment.identity(model, layer) for layer in layers}
+    else:
+        texts = atlas.corpus(name=args.model)
+        moments = collect_moments(model, texts, layers, max_tokens=MOMENT_TOKENS, progress=False)
+    options = VARIANTS[args.variant]
+    preset = PRESETS[options.get("preset", "default")]
+    contexts = sample_contexts(model, preset.context_lengths, seed=CONTEXT_SEED)
+
+    def make(fact: Fact, layer: int) -> object:
+        return rome(model, fact, layer, moments=moments[layer], contexts=contexts, allow_disabling=True, **options)
+
+    analysis.edit_by_layer(
+        model,
+        facts_known_to_both(args.facts, args.seed),
+        layers,
+        make,
+        settings={"variant": args.variant, "moment_tokens": MOMENT_TOKENS, "context_seed": CONTEXT_SEED},
+        out=args.out / f"rome-{args.model}-{args.variant}-{'-'.join(map(str, layers))}.jsonl",
+        progress=args.progress,
+    )
+
+
+def summary(args: argparse.Namespace) -> None:
+    """Print the tables of the README from the files of earlier runs."""
+    for path in sorted(args.out.glob("trace-*.parquet")):
+        print_trace(mi.Table.load(path))
+    for model in atlas.names():
+        for variant in VARIANTS:
+            records = [
+                json.loads(line)
+                for path in sorted(args.out.glob(f"rome-{model}-{variant}-*.jsonl"))
+                for line in path.read_text(encoding="utf-8").splitlines()
+            ]
+            rows = [
+                {"layer": r["layer"], "record": r["record"], "relation": r["relation"], **value}
+                for r in records
+                if "values" in r
+                for value in r["values"]
+            ]
+            if rows:
+                print_rome(model, variant, pd.DataFrame(rows))
+
+
+def print_trace(table: mi.Table) -> None:
+    """Average indirect effects at the two sites, in points of probability."""
+    meta = table.meta
+    print(
+        f"\n## {meta['model']}: {meta['prompts']} facts, {meta['draws']} draws, window {meta['window']}, "
+        f"{meta.get('seconds', float('nan')):.0f} s"
+    )
+    totals = analysis.average_total_effect(table)
+    print("total effect", points(totals.loc["total_effect"]), "clean", points(totals.loc["clean"]))
+    print({key: meta[key] for key in ("cells", "no_op_cells", "checked_cells", "largest_difference")})
+    effects = analysis.average_indirect_effects(table)
+    for role in ("last subject", "last"):
+        for (component, severed), line in effects[effects["role"] == role].groupby(
+            ["component", "severed"], sort=False
+        ):
+            cells = " | ".join(points(row) for _, row in line.sort_values("layer").iterrows())
+            print(f"| {role} | {component} | {severed} | {cells} |")
+    pairs = [
+        ({"component": "mlp"}, {"component": "attn"}),
+        ({"component": "resid"}, {"component": "resid", "severed": "mlp"}),
+        ({"component": "resid"}, {"component": "resid", "severed": "attn"}),
+    ]
+    for first, second in pairs:
+        difference = analysis.difference_of_effects(table, first, second)
+        part = difference[difference["role"] == "last subject"].sort_values("layer")
+        print(f"| last subject | {first} - {second} | " + " | ".join(points(row) for _, row in part.iterrows()) + " |")
+
+
+def print_rome(model: str, variant: str, frame: pd.DataFrame) -> None:
+    """Scores after the edit by layer, in points."""
+    found = analysis.layer_summary(frame.assign(value=frame["value"].astype(float), seconds=0.0, failed=""))
+    after = found[found["stage"] == "after"]
+    print(f"\n## ROME on {model}, {variant}: {frame['record'].nunique()} facts")
+    wanted = ["ES", "PS", "NS", "S", "same_subject_kept"]
+    print("| layer | " + " | ".join(wanted) + " |")
+    for layer, part in after.groupby("layer"):
+        by_metric = part.set_index("metric")
+        print(f"| {layer} | " + " | ".join(points(by_metric.loc[m]) for m in wanted if m in by_metric.index) + " |")
+
+
+def points(row: pd.Series) -> str:
+    """Estimate and interval times 100."""
+    return f"{100 * row['estimate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("trace", "rome", "summary"))
+    parser.add_argument("--model", default="atlas", choices=atlas.names())
+    parser.add_argument("--facts", type=int, default=200)
+    parser.add_argument("--variant", default="default", choices=tuple(VARIANTS))
+    parser.add_argument("--layers", type=int, nargs="+")
+    parser.add_argument("--window", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    {"trace": run_trace, "rome": run_rome, "summary": summary}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
