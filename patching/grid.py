@@ -218,8 +218,8 @@ class Grid:
         if not (difference <= tolerance and relative <= 50 * tolerance):
             raise MechinterpError(
                 f"the exact engine and the plain executor differ by {difference:.2g} in probability "
-                f"({relative:.2g} nats) at token {cell.position}, layer {cell.layer} of {asked.prompt.text!r}; trace with "
-                "engine='plain'"
+                f"({relative:.2g} nats) at token {cell.position}, layer {cell.layer} of {asked.prompt.text!r}; "
+                "trace with engine='plain'"
             )
 
 

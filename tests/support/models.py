@@ -31,9 +31,10 @@ import mechinterp as mi
 from mechinterp.models import Model
 
 WORDS = (
-    "ada bo cy dee eve fay gus hal ida jo lives works was born in near the old big red town of and with seattle rome"
-    " paris oslo turku lund york bern"
-).split()
+    "ada", "bo", "cy", "dee", "eve", "fay", "gus", "hal", "ida", "jo", "lives", "works", "was", "born", "in", "near",
+    "the", "old", "big", "red", "town", "of", "and", "with", "seattle", "rome", "paris", "oslo", "turku", "lund",
+    "york", "bern",
+)  # fmt: skip
 SPECIAL = ("<unk>", "<s>")
 VOCABULARY = len(SPECIAL) + len(WORDS)
 LAYERS, WIDTH, HEADS, MLP_WIDTH = 3, 16, 4, 24
