@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models import Model
-from ..patching.executor import HookWrite
+from ..patching.executor import HookWrite, forward
+from ..patching.metrics import log_softmax
+from ..patching.prefix import Tail
 from ..prompts import Prompt
 
 
@@ -27,11 +30,13 @@ class Batch:
         ids: token ids, padded on the right.
         subject: position of each subject's last token.
         end: position of each sentence's last token, the fed tokens not counted.
+        length: how many of each row's tokens are real.
     """
 
     ids: Int[Tensor, "row pos"]
     subject: Int[Tensor, " row"]
     end: Int[Tensor, " row"]
+    length: Int[Tensor, " row"]
 
     @staticmethod
     def of(model: Model, prompts: Sequence[Prompt], fed: Sequence[Sequence[int]] | None = None) -> Batch:
@@ -59,7 +64,24 @@ class Batch:
             ids[i, : len(row)] = torch.tensor(row)
         subject = torch.tensor([t.subject[1] - 1 for t in found])
         end = torch.tensor([len(t.ids) - 1 for t in found])
-        return Batch(ids.to(model.device), subject.to(model.device), end.to(model.device))
+        length = torch.tensor([len(row) for row in rows])
+        return Batch(*(part.to(model.device) for part in (ids, subject, end, length)))
+
+    def from_subject(self, model: Model) -> tuple[Batch, dict[str, Any]] | None:
+        """The same rows from each subject's last token on, and the cache of what comes before it.
+
+        Returns None where the model, tried on these rows, does not give the logits of the whole ones.
+        """
+        tail = Tail.of(model, self.ids, self.subject, self.length)
+        short = Batch(tail.ids, torch.zeros_like(self.subject), self.end - self.subject, self.length - self.subject)
+        whole_keep, short_keep = self.keep_from(int(self.end.min())), short.keep_from(int(short.end.min()))
+        whole = forward(model, self.ids, keep=whole_keep).logits
+        ends = forward(model, short.ids, keep=short_keep, past=tail.past).logits
+        expected = whole[self.rows, self.end - (self.ids.shape[1] - whole_keep)]
+        got = ends[self.rows, short.end - (short.ids.shape[1] - short_keep)]
+        tolerance = 1e-2 if expected.dtype.itemsize < 4 else 2000 * torch.finfo(expected.dtype).eps
+        gap = (log_softmax(got) - log_softmax(expected)).abs().max()
+        return (short, tail.past) if bool(gap <= tolerance * (1 + expected.abs().max())) else None
 
     @property
     def rows(self) -> Int[Tensor, " row"]:

@@ -80,18 +80,22 @@ class ValueProblem:
         )
         self._key_hook = model.layout.key_hook(layer)
         self._value_hook = model.layout.value_hook(layer)
-        last = self.batch.subject if hparams.kl_position == "subject" else self.batch.end
+        # Only the tokens from the subject's last one on can see δ, and the rest is computed once.
+        tail = self.batch.from_subject(model)
+        self._tail, self._past = (self.batch, None) if tail is None else tail
+        last = self._tail.subject if hparams.kl_position == "subject" else self._tail.end
         self._neutral = int(last[-1])
-        first = min(int(self.batch.end[:-1].min()), self._neutral)
-        self._keep = self.batch.keep_from(first)
-        self._shift = int(self.batch.ids.shape[1]) - self._keep
+        first = min(int(self._tail.end[:-1].min()), self._neutral)
+        self._keep = self._tail.keep_from(first)
+        self._shift = int(self._tail.ids.shape[1]) - self._keep
 
     def read(self) -> Reading:
         """Keys, values and the neutral distribution of the unedited model, in one forward."""
-        out = forward(self.model, self.batch.ids, (), (self._key_hook, self._value_hook), keep=self._keep)
+        hooks = (self._key_hook, self._value_hook)
+        out = forward(self.model, self._tail.ids, (), hooks, keep=self._keep, past=self._past)
         return Reading(
-            keys=self.batch.at_subject(out.cache[self._key_hook])[:-1],
-            values=self.batch.at_subject(out.cache[self._value_hook])[:-1],
+            keys=self._tail.at_subject(out.cache[self._key_hook])[:-1],
+            values=self._tail.at_subject(out.cache[self._value_hook])[:-1],
             neutral=log_softmax(out.logits[-1, self._neutral - self._shift]),
         )
 
@@ -99,8 +103,8 @@ class ValueProblem:
         self, delta: Float[Tensor, " d_model"], reading: Reading
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
         """NLL, KL and weight-decay term at δ, with gradients."""
-        write = self.batch.add_at_subject(self._value_hook, delta)
-        logits = forward(self.model, self.batch.ids, (write,), keep=self._keep, grad=True).logits
+        write = self._tail.add_at_subject(self._value_hook, delta)
+        logits = forward(self.model, self._tail.ids, (write,), keep=self._keep, grad=True, past=self._past).logits
         nll = -self._target_log_probs(logits).mean(1).mean()
         neutral = log_softmax(logits[-1, self._neutral - self._shift])
         kl = self.hparams.kl_factor * (neutral.exp() * (neutral - reading.neutral)).sum()
@@ -109,8 +113,8 @@ class ValueProblem:
     def _target_log_probs(self, logits: Float[Tensor, "row kept vocab"]) -> Float[Tensor, "context token"]:
         target: Int[Tensor, " token"] = torch.tensor(self.target, device=logits.device)
         steps = torch.arange(len(self.target), device=logits.device)
-        at = self.batch.end[:-1, None] + steps - self._shift
-        log_probs = log_softmax(logits[self.batch.rows[:-1, None], at])
+        at = self._tail.end[:-1, None] + steps - self._shift
+        log_probs = log_softmax(logits[self._tail.rows[:-1, None], at])
         return log_probs.gather(-1, target.expand(log_probs.shape[:2])[..., None])[..., 0]
 
     def _weight_decay(self, delta: Float[Tensor, " d_model"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ not fire exactly once is an error, never a silent zero.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,7 @@ def forward(
     *,
     keep: int = 1,
     grad: bool = False,
+    past: Mapping[str, Any] | None = None,
 ) -> Forward:
     """Run token ids through the model with values written and activations read at hook points.
 
@@ -120,6 +121,8 @@ def forward(
         reads: hook points whose values (after the writes) are kept.
         keep: how many last positions get logits.
         grad: let gradients flow to the written values.
+        past: what came before these tokens, as keyword arguments of the model: a cache of keys and values, and the mask
+            and positions that go with it (see `prefix.Tail`).
 
     Raises:
         MechinterpError: a hook point that is unknown or did not fire exactly once.
@@ -147,7 +150,7 @@ def forward(
     try:
         with torch.set_grad_enabled(grad):
             logits = model.bridge.run_with_hooks(
-                ids.to(model.device), fwd_hooks=hooks, use_cache=False, logits_to_keep=keep
+                ids.to(model.device), fwd_hooks=hooks, logits_to_keep=keep, **(past or {"use_cache": False})
             )
     except torch.OutOfMemoryError as error:
         raise MechinterpError(
