@@ -28,6 +28,6 @@ def progress_bar(description: str, total: int | None, *, shown: bool = True) -> 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
+    with Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=not shown) as progress:
         task = progress.add_task(description, total=total)
         yield lambda steps: progress.advance(task, steps)

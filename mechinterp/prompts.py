@@ -22,7 +22,7 @@ class Prompt:
         answer: the expected completion; a leading space is added when it begins with a letter or digit and none is
             there (the way GPT-2's vocabulary begins a word).  None: the model's own most probable next token is
             taken, as the published causal tracing does.
-        id: a name for tables; the sentence itself when left empty.
+        id: a name for tables, and what the prompt's noise is drawn from; the sentence itself when left empty.
         relation: the relation asked about, if known (`"born_in"`, `"P19"`).
 
     Raises:

@@ -140,12 +140,18 @@ def corrupt(site: Site, source: Source) -> Program:
 
 def restore(site: Site, source: Source | None = None) -> Program:
     """Put a site back to its value in the clean run, or in another run given as `Run(program)`."""
-    return Program(frozenset({Write(RESTORE, site, source or Clean())}))
+    return Program(frozenset({Write(RESTORE, site, _absolute("restore", source) or Clean())}))
 
 
 def sever(site: Site, source: Source | None = None) -> Program:
     """Hold a site at its value in the corrupted run, as if nothing had been restored: cut the path through it."""
-    return Program(frozenset({Write(SEVER, site, source or Corrupted())}))
+    return Program(frozenset({Write(SEVER, site, _absolute("sever", source) or Corrupted())}))
+
+
+def _absolute(verb: str, source: Source | None) -> Source | None:
+    if source is not None and source.additive:
+        raise UsageError(f"{verb}() puts a value in place and {source} only adds to it; use corrupt() or add()")
+    return source
 
 
 def add(site: Site, source: Delta) -> Program:

@@ -87,7 +87,7 @@ class Result:
         for name, scores in rows:
             lines.append(f"{name:10}" + "".join(f"{getattr(scores, metric).mean():12.4f}" for metric in METRICS))
         lines.append(f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f} (probability)")
-        if not self.changed:
+        if not self.changed and self.program != self.program.corruption:
             lines.append("note: the restores and severs of this program changed nothing")
         return "\n".join(lines)
 
@@ -134,7 +134,7 @@ def run(
         raise UsageError(
             f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer"
         )
-    several = not isinstance(prompts, Prompt)
+    several = not isinstance(prompts, (Prompt, str))
     asked = ask(model, list(prompts) if several else [prompts])  # type: ignore[list-item, arg-type]
     results: list[Result | None] = [None] * len(asked)
     for group in buckets(asked, GROUP):

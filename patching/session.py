@@ -218,6 +218,8 @@ def ask(model: Model, prompts: Sequence[Prompt], *, answer_from_model: bool = Fa
     """
     asked = []
     for prompt in prompts:
+        if not isinstance(prompt, Prompt):
+            raise UsageError(f"{prompt!r} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)")
         tokenised = model.tokenise(prompt)
         answer = tokenised.answer_ids
         if answer_from_model or not answer:

@@ -122,6 +122,8 @@ class Component:
         return replace(self, head_indices=tuple(sorted(set(indices))))
 
     def __matmul__(self, position: Position) -> Site:
+        if not isinstance(position, Position):
+            raise UsageError(f"{position!r} is no position; write {self} @ at({position!r}) or {self} @ subject[-1]")
         return Site(self, position)
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ def edit(
     loaded = options.load_model(model, device, dtype, threads)
     asked = Prompt(prompt, subject, answer)
     loaded.tokenise(asked)
-    index = DEFAULT_LAYER.get(model) if layer is None else layer
+    index = DEFAULT_LAYER.get(model) if layer is None and moments is None else layer
     moment = find_moments(loaded, index, moments, quiet=quiet)
     made = rome(
         loaded, asked, moment.layer, moments=moment, target=target, preset=preset, kl=kl, seed=seed,

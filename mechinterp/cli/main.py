@@ -37,8 +37,16 @@ def main() -> None:
         _leave(str(error), error.exit_code)
     except KeyboardInterrupt:
         _leave("interrupted; nothing was written after the last file named above", 1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         _leave("out of memory; lower --max-tokens, --draws or --limit, or use a smaller model", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own, or PyTorch's on a CPU or GPU (told by its words: PyTorch is not imported for `--help`)."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
 
 
 def _leave(sentence: str, code: int) -> None:
