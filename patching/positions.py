@@ -29,10 +29,10 @@ class Position:
     index: int | tuple[int | None, int | None, int | None] | None = None
 
     def __getitem__(self, index: int | slice) -> Position:
-        if self.index is not None:
-            raise UsageError(f"{self} is already a choice among the {self.role!r} tokens; index {self.role!r} once")
         if self.role in (_EVERY, _HERE, _AT):
             raise UsageError(f"{self.role!r} cannot be indexed; use at(3) or subject[-1]")
+        if self.index is not None:
+            raise UsageError(f"{self} is already a choice among the {self.role!r} tokens; index {self.role!r} once")
         if isinstance(index, slice):
             return Position(self.role, (index.start, index.stop, index.step))
         return Position(self.role, index)

@@ -43,10 +43,7 @@ class _Noise(Source):
     level: float | None = None
 
     def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise UsageError(f"noise with {self.draws} draws corrupts nothing; give at least 1")
-        if self.sigmas < 0 or (self.level is not None and self.level < 0):
-            raise UsageError(f"a noise level cannot be negative (sigmas={self.sigmas}, level={self.level})")
+        _check_noise(self.draws, self.sigmas if self.level is None else self.level)
 
     @property
     def additive(self) -> bool:
@@ -95,6 +92,9 @@ class PublishedNoise(Source):
     seed: int = 1
     block: int = 0
 
+    def __post_init__(self) -> None:
+        _check_noise(self.draws, self.level)
+
     @property
     def additive(self) -> bool:
         return True
@@ -105,6 +105,13 @@ class PublishedNoise(Source):
         for _ in range(self.block):
             stream.randn(self.draws, *shape)
         return self.level * stream.randn(self.draws, *shape)
+
+
+def _check_noise(draws: int, size: float) -> None:
+    if draws < 1:
+        raise UsageError(f"noise with {draws} draws corrupts nothing; give at least 1")
+    if not 0 <= size < float("inf"):
+        raise UsageError(f"a noise level cannot be negative or infinite, and this one is {size:g}")
 
 
 def _generator(seed: int, prompt: str, site: str) -> np.random.Generator:
@@ -193,7 +200,10 @@ class Given(Source):
 
 @dataclass(frozen=True, eq=False)
 class Delta(Source):
-    """A trainable vector [d] added at every address; gradients flow to it (see `patching.executor.forward`)."""
+    """A learned vector [d] added at every address.
+
+    `run` scores it and gives no gradients; to train it, add it with a `HookWrite` in `forward(..., grad=True)`.
+    """
 
     tensor: Tensor
 
