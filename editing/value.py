@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -82,7 +83,10 @@ class ValueProblem:
         self._value_hook = model.layout.value_hook(layer)
         # Only the tokens from the subject's last one on can see δ, and the rest is computed once.
         tail = self.batch.from_subject(model)
-        self._tail, self._past = (self.batch, None) if tail is None else tail
+        self._tail: Batch = self.batch
+        self._past: dict[str, Any] | None = None
+        if tail is not None:
+            self._tail, self._past = tail
         last = self._tail.subject if hparams.kl_position == "subject" else self._tail.end
         self._neutral = int(last[-1])
         first = min(int(self._tail.end[:-1].min()), self._neutral)
