@@ -107,7 +107,7 @@ def _role_panel(axes: Axes, part: pd.DataFrame, role: str) -> None:
         dashes = "-" if window == part.loc[part["component"] == component, "window"].max() else (0, (4, 2))
         draw_line(axes, line, COMPONENT_COLOURS.get(component, "#555555"), label, dashes)
     n, given = int(part["n_prompts"].max()), int(part["n_given"].max())
-    axes.set_title(f"{role} token" + ("" if n == given else f"  ({n} of {given} prompts)"), fontsize=9)
+    axes.set_title(f"{role} token" + ("" if n == given else f" (n = {n})"), fontsize=9)
 
 
 def _sums(axes: Axes, sums: pd.DataFrame) -> None:

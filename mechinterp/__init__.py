@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .models import Model as Model
     from .models import load as load
     from .patching import Table as Table
-    from .patching.run import run as run
-    from .patching.trace import trace as trace
+    from .patching import run as run
+    from .patching import trace as trace
     from .prompts import Fact as Fact
     from .prompts import Prompt as Prompt
     from .prompts import Question as Question

@@ -1,77 +1,107 @@
-"""How large "k sigma" of noise is: the spread of embedding activations, measured and not read from a weight matrix.
-
-Some architectures scale their embeddings on the way into the residual stream (Gemma by sqrt(d_model)), so the spread is
-taken at the embedding *activation*.
-"""
+"""Noise as a source: fresh for every prompt, shared by all its cells, or by the published rule."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
+import hashlib
+from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from .. import atlas
 from ..errors import UsageError
-from ..layout import EMBED
-from ..models import Model
-
-_MEASURED: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+from .sources import Source
 
 
-def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> float:
-    """Standard deviation (unbiased) over all scalars of the token-embedding activations of some subjects.
+@dataclass(frozen=True)
+class Noise(Source):
+    """Base of noise that is fresh per prompt.
 
     Args:
-        model: the model.
-        subjects: each is tokenised alone, without a space in front, and tokens count as often as they occur: the
-            published rule, which takes all subjects of the dataset.  None: the model's own panel, which does not depend
-            on what is traced: every subject of the bundled world for the bundled models, the whole vocabulary for
-            others.
-
-    Returns:
-        Sigma, in units of the residual stream.
+        sigmas: its size in standard deviations of token embeddings.
+        draws: how many independent draws.
+        seed: with the prompt's name and the site, what decides the numbers.
+        level: its size itself, in units of the residual stream, instead of `sigmas`.
 
     Raises:
-        UsageError: no subjects.
+        UsageError: no draws, or a negative size.
     """
-    if subjects is None:
-        if model.bridge not in _MEASURED:
-            _MEASURED[model.bridge] = _sigma(model, _panel(model))
-        return _MEASURED[model.bridge]
-    ids = [token for subject in subjects for token in model.tokenizer(subject, add_special_tokens=False)["input_ids"]]
-    if not ids:
-        raise UsageError("the spread of the embeddings of no subjects does not exist; give at least one subject")
-    return _sigma(model, ids)
+
+    sigmas: float = 3.0
+    draws: int = 10
+    seed: int = 0
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_noise(self.draws, self.sigmas if self.level is None else self.level)
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        size = f"level={self.level:g}" if self.level is not None else f"sigmas={self.sigmas:g}"
+        return f"{type(self).__name__}({size}, draws={self.draws}, seed={self.seed})"
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        """Noise for one prompt, [draws, *shape], in float64; fresh per prompt, the same for all its cells."""
+        raise NotImplementedError
 
 
-def _panel(model: Model) -> list[int]:
-    if model.name in atlas.names():
-        subjects = dict.fromkeys(fact.subject for fact in atlas.facts())
-        return [t for s in subjects for t in model.tokenizer(s, add_special_tokens=False)["input_ids"]]
-    return list(range(model.vocab_size))
+@dataclass(frozen=True)
+class Gaussian(Noise):
+    """Independent normal noise with standard deviation `sigmas` times sigma, or `level` itself if given.
 
-
-def _sigma(model: Model, ids: list[int]) -> float:
-    """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice.
-
-    Only the first layer runs after the embedding: a whole forward over a vocabulary would take a large model minutes.
+    Sigma is the standard deviation of token embeddings as measured at the embedding activation (see
+    `patching.sigma.embedding_sigma`).  The generator is seeded by (seed, prompt, site): every prompt has its own noise,
+    and all cells of a prompt share it, so that cells can be compared draw by draw.
     """
-    hook = model.layout.hook(EMBED)
-    length = min(model.n_ctx, 256)
-    count, total, squares = 0, 0.0, 0.0
-    for start in range(0, len(ids), length):
-        piece = torch.tensor([ids[start : start + length]])
-        kept: list[torch.Tensor] = []
-        with torch.no_grad():
-            model.bridge.run_with_hooks(
-                piece.to(model.device),
-                fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(value.double()))],
-                stop_at_layer=1,
-                use_cache=False,
-            )
-        (values,) = kept
-        count += values.numel()
-        total += float(values.sum())
-        squares += float(values.square().sum())
-    return float(((squares - total * total / count) / (count - 1)) ** 0.5)
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        return scale * _generator(self.seed, prompt, site).standard_normal((self.draws, *shape))
+
+
+@dataclass(frozen=True)
+class Uniform(Noise):
+    """Independent uniform noise in [-scale, scale], scale as in `Gaussian`."""
+
+    def sample(self, shape: tuple[int, ...], scale: float, prompt: str, site: str) -> np.ndarray:
+        return scale * _generator(self.seed, prompt, site).uniform(-1.0, 1.0, (self.draws, *shape))
+
+
+@dataclass(frozen=True)
+class PublishedNoise(Source):
+    """The noise rule of the published causal tracing (Meng et al. 2022): the same numbers for every prompt.
+
+    A NumPy `RandomState(seed)` gives `level * randn(draws, tokens, d_model)`; `block=1` takes the second such block of
+    the same stream, which is what the published severed traces run on by accident.
+    """
+
+    level: float
+    draws: int = 10
+    seed: int = 1
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        _check_noise(self.draws, self.level)
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
+        """[draws, *shape] in float64."""
+        stream = np.random.RandomState(self.seed)
+        for _ in range(self.block):
+            stream.randn(self.draws, *shape)
+        return self.level * stream.randn(self.draws, *shape)
+
+
+def _check_noise(draws: int, size: float) -> None:
+    if draws < 1:
+        raise UsageError(f"noise with {draws} draws corrupts nothing; give at least 1")
+    if not 0 <= size < float("inf"):
+        raise UsageError(f"a noise level cannot be negative or infinite, and this one is {size:g}")
+
+
+def _generator(seed: int, prompt: str, site: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}\0{prompt}\0{site}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))

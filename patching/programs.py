@@ -9,6 +9,7 @@ error.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -73,7 +74,7 @@ class Program:
             return NotImplemented
         return Program(self.writes | other.writes)
 
-    @property
+    @cached_property
     def ordered(self) -> tuple[Write, ...]:
         """The writes in a fixed order: by stage, absolute before additive, then by their text."""
         return tuple(sorted(self.writes, key=lambda write: (write.stage, write.source.additive, str(write))))
@@ -81,7 +82,7 @@ class Program:
     def __str__(self) -> str:
         return " | ".join(str(write) for write in self.ordered) or "nothing"
 
-    @property
+    @cached_property
     def corruption(self) -> Program:
         """Only the corruptions."""
         return Program(frozenset(write for write in self.writes if write.verb == CORRUPT))
@@ -91,7 +92,7 @@ class Program:
         if len(counts) > 1:
             raise UsageError(f"the sources of one program have different numbers of draws: {sorted(map(str, counts))}")
 
-    @property
+    @cached_property
     def draws(self) -> int | None:
         """Number of random draws, None for a deterministic program."""
         return max((write.source.draws for write in self.writes if write.source.draws is not None), default=None)
@@ -101,7 +102,7 @@ class Program:
         """Whether the program stands for a grid of cells rather than one."""
         return any(write.site.position.is_axis or write.site.window is not None for write in self.writes)
 
-    @property
+    @cached_property
     def window(self) -> int | None:
         """Width of the layer axis."""
         return next((write.site.window for write in self.ordered if write.site.window is not None), None)

@@ -11,12 +11,12 @@ from ..models import Model
 from ..prompts import Prompt
 from ..spans import TokenisedPrompt
 from .grid import Counts, Grid
+from .noise import Gaussian
 from .positions import every, here, subject
 from .programs import corrupt, restore, sever
-from .run import make_questions
+from .running import make_questions
 from .session import Asked, Session
 from .sites import attn, embed, mlp, resid
-from .sources import Gaussian
 
 _KNOWN: weakref.WeakKeyDictionary[object, bool] = weakref.WeakKeyDictionary()
 

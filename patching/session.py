@@ -21,9 +21,10 @@ from ..spans import TokenisedPrompt
 from .batch import DEFAULT_MAX_TOKENS, Job, Valued, run_jobs
 from .cells import Placed, place
 from .executor import forward
-from .noise import embedding_sigma
+from .noise import Noise, PublishedNoise
 from .programs import Program, nothing
-from .sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, PublishedNoise, Run, Zero, _Noise
+from .sigma import embedding_sigma
+from .sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Run, Zero
 
 Address = tuple[str, int]
 """Component and layer."""
@@ -127,7 +128,7 @@ class Session:
         dtype, device = model.dtype, model.device
         if isinstance(source, PublishedNoise):
             return torch.from_numpy(source.sample(shape)).to(device)
-        if isinstance(source, _Noise):
+        if isinstance(source, Noise):
             scale = source.level if source.level is not None else source.sigmas * embedding_sigma(model)
             noise = source.sample(shape, scale, self.asked[index].prompt.prompt.name, str(placed))
             return torch.from_numpy(noise).to(device)

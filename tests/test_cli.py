@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import mechinterp as mi
 from mechinterp import atlas
 from mechinterp.cli import main
+from mechinterp.patching import tracing
 
 PROMPT = ("--prompt", "{} is a citizen of", "--subject", "Viktor Stelrick")
 
@@ -203,9 +204,7 @@ def test_an_edit_that_was_to_succeed_and_does_not_is_a_failure(call) -> None:
 
 
 def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-
-    module = sys.modules["mechinterp.patching.trace"]
-    done = module._trace_group
+    done = tracing._trace_group
     calls = []
 
     def interrupted(*args: object, **kwargs: object) -> object:
@@ -214,7 +213,7 @@ def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return done(*args, **kwargs)
 
-    monkeypatch.setattr(module, "_trace_group", interrupted)
+    monkeypatch.setattr(tracing, "_trace_group", interrupted)
     outcome = call("trace", "atlas", "atlas", "--limit", "8", "--draws", "2", "--out", "run", "-q")
     assert outcome.code == 1
     assert "interrupted after" in outcome.err

@@ -88,7 +88,7 @@ def test_the_aie_figure_shows_the_averages(table: Table) -> None:
     for part in ("atlas", "8 prompts", "noise 3σ = 0.213", "3 draws", "window 3", "total effect",
                  "95% interval over prompts",
                  "MLP (3 layers)", "attention (3 layers)", "residual state (1 layer)", "last subject token",
-                 "middle subject token  (4 of 8 prompts)", "nothing severed", "MLP severed",
+                 "middle subject token (n = 4)", "nothing severed", "MLP severed",
                  "attention severed"):  # fmt: skip
         assert part in text
     effects = average_indirect_effects(table)

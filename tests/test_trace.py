@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,12 @@ from mechinterp.patching import (
     sever,
     subject,
     trace,
+    tracing,
     z,
 )
 from mechinterp.patching.sites import window_layers
 from mechinterp.patching.table import COLUMNS
 
-trace_module = importlib.import_module("mechinterp.patching.trace")  # the package gives the function
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome", id="p0", relation="home")
 OTHER = Prompt("born in {} was", "cy dee", "oslo turku", id="p1")
 NOISE = corrupt(embed @ subject, Gaussian(draws=2))
@@ -234,7 +233,7 @@ def test_bad_arguments_are_named(model: Model, given_arguments: dict[str, Any], 
 
 
 def test_bad_prompts_are_named_before_anything_runs(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_module, "_trace_group", lambda *a, **k: pytest.fail("something ran"))
+    monkeypatch.setattr(tracing, "_trace_group", lambda *a, **k: pytest.fail("something ran"))
     with pytest.raises(UsageError, match="no prompts to trace"):
         trace(model, [], progress=False)
     with pytest.raises(UsageError, match="two prompts have the name 'p0'"):
@@ -267,7 +266,7 @@ def test_an_engine_that_disagrees_with_the_plain_executor_gives_no_table(
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, groups: int) -> None:
-    right, calls = trace_module._trace_group, []
+    right, calls = tracing._trace_group, []
 
     def group(*arguments: Any, **named: Any) -> Any:
         if len(calls) == groups:
@@ -275,7 +274,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, groups: int) -> None:
         calls.append(1)
         return right(*arguments, **named)
 
-    monkeypatch.setattr(trace_module, "_trace_group", group)
+    monkeypatch.setattr(tracing, "_trace_group", group)
 
 
 def test_ctrl_c_keeps_the_finished_prompts(model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

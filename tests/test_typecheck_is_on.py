@@ -96,9 +96,7 @@ class Layer(nn.Module):
 
 
 @pytest.fixture(params=["", "from __future__ import annotations\n"], ids=["annotations", "postponed"])
-def sample(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ModuleType]:
+def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The sample as a module of the package, coming through the same hook."""
     (tmp_path / "typecheck_sample.py").write_text(request.param + SAMPLE)
     monkeypatch.setattr(mechinterp, "__path__", [*mechinterp.__path__, str(tmp_path)])

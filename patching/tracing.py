@@ -18,20 +18,16 @@ from .batch import DEFAULT_MAX_TOKENS
 from .cells import Cell, cells
 from .grid import Counts, Grid
 from .metrics import Scores, score
-from .noise import embedding_sigma
-from .positions import every, here, subject
-from .programs import SEVER, Program, corrupt, nothing, restore, sever
+from .noise import Gaussian, Noise, PublishedNoise
+from .programs import SEVER, Program, nothing
+from .recipes import causal_tracing, default_window
 from .rows import cell_columns, frame_of
-from .run import GROUP, make_questions
+from .running import GROUP, make_questions
 from .serves import serves
 from .session import Asked, Session, ask, buckets
-from .sites import attn, embed, mlp, resid
-from .sources import Gaussian, PublishedNoise, Run, Source, _Noise
+from .sigma import embedding_sigma
+from .sources import Run, Source
 from .table import COLUMNS, Table
-
-KINDS = {"resid": resid, "mlp": mlp, "attn": attn}
-SEVERED = {"mlp": mlp, "attn": attn}
-PUBLISHED_SIGMAS = 3.0
 
 
 class Interrupted(MechinterpError):
@@ -40,54 +36,6 @@ class Interrupted(MechinterpError):
     def __init__(self, message: str, table: Table) -> None:
         super().__init__(message)
         self.table = table
-
-
-def default_window(n_layers: int) -> int:
-    """Layers restored at once: the published 10 of GPT-2 XL's 48, in proportion, and at least 3."""
-    return max(3, round(n_layers * 10 / 48))
-
-
-def causal_tracing(
-    noise: Source,
-    window: int,
-    *,
-    kinds: Sequence[str] = ("resid", "mlp", "attn"),
-    severed: Sequence[str] = ("mlp", "attn"),
-    severed_noise: Source | None = None,
-) -> list[Program]:
-    """The programs of Meng et al. 2022, Figures 1 to 3.
-
-    Each corrupts the subject's embeddings and restores, cell by cell, the residual stream of one layer or the MLP or
-    attention contributions of a window of layers; the severed ones restore the residual stream while the MLP (or
-    attention) contributions at the same token are held at their corrupted values in every layer.
-
-    Args:
-        noise: the corruption of the subject's embeddings.
-        window: layers restored at once for "mlp" and "attn".
-        kinds: which components to restore.
-        severed: which components to sever while the residual stream is restored.
-        severed_noise: another draw for the severed runs, as the published implementation has it; None severs within one
-            draw.
-
-    Raises:
-        UsageError: an unknown kind.
-    """
-    for name, known in ((kinds, KINDS), (severed, SEVERED)):
-        for word in name:
-            if word not in known:
-                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
-    base = corrupt(embed @ subject, noise)
-    programs = []
-    for kind in kinds:
-        width = 1 if kind == "resid" else window
-        programs.append(base | restore(KINDS[kind].window(width) @ every))
-    for kind in severed:
-        if severed_noise is None:
-            programs.append(base | restore(resid.each @ every) | sever(SEVERED[kind] @ here))
-        else:
-            other = corrupt(embed @ subject, severed_noise)
-            programs.append(other | restore(resid.each @ every) | sever(SEVERED[kind] @ here, Run(base)))
-    return programs
 
 
 def trace(
@@ -249,7 +197,7 @@ def _check_names(prompts: Sequence[Prompt]) -> None:
 
 def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
     noises = [write.source for program in programs for write in program.corruption.ordered]
-    noise = next((source for source in noises if isinstance(source, (_Noise, PublishedNoise))), None)
+    noise = next((source for source in noises if isinstance(source, (Noise, PublishedNoise))), None)
     level: float | None = None
     if isinstance(noise, PublishedNoise):
         level = noise.level

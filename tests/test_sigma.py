@@ -8,7 +8,7 @@ from support.models import KINDS, VOCABULARY, hf_model, small_model, tokenizer
 
 import mechinterp as mi
 from mechinterp import UsageError, atlas
-from mechinterp.patching import embedding_sigma, noise
+from mechinterp.patching import embedding_sigma, sigma
 
 
 def activations(kind: str, ids: list[int]) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_no_subjects_have_no_spread() -> None:
 def test_a_panel_is_measured_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model = mi.load(hf_model("gpt2", seed=3), tokenizer=tokenizer(), name="fresh")
     first = embedding_sigma(model)
-    monkeypatch.setattr(noise, "_sigma", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(sigma, "_sigma", lambda *_: pytest.fail("measured again"))
     assert embedding_sigma(model) == first
 
 
