@@ -4,7 +4,7 @@
     python benchmarks/atlas_results.py rome  --model atlas --variant default --facts 200 --out results
 
 Each call writes one file and can be run beside others, one process per core; an interrupted `rome` goes on where it
-stopped.  `summary` prints the tables from whatever files are there.
+stopped.  `essence` measures the drift of the subject; `summary` prints the tables from whatever files are there.
 """
 
 from __future__ import annotations
@@ -77,6 +77,28 @@ def run_rome(args: argparse.Namespace) -> None:
     )
 
 
+def run_essence(args: argparse.Namespace) -> None:
+    """How far the subject's own next-token distribution drifts, with and without the KL term."""
+    model = mi.load(args.model)
+    layer = 3 if args.layers is None else args.layers[0]
+    moment = SecondMoment.collect(model, atlas.corpus(name=args.model), layer, max_tokens=MOMENT_TOKENS, progress=False)
+    contexts = sample_contexts(model, PRESETS["default"].context_lengths, seed=CONTEXT_SEED)
+    rows = []
+    for fact in facts_known_to_both(args.facts, args.seed):
+        for kl in (True, False):
+            report = rome(model, fact, layer, moments=moment, contexts=contexts, kl=kl, allow_disabling=True).report
+            rows += [
+                {"kl": kl, "after": drift.text.split(fact.subject)[-1], "nats": drift.applied}
+                for drift in report.essence
+            ]
+    frame = pd.DataFrame(rows)
+    print(f"\n## essence drift on {args.model}, layer {layer}, {args.facts} facts: KL(edited || original), nats")
+    for (kl, after), part in frame.groupby(["kl", "after"]):
+        found = analysis.bootstrap_mean(part["nats"].to_numpy()[:, None])
+        where = f"{found.estimate[0]:.3f} [{found.low[0]:.3f}, {found.high[0]:.3f}]"
+        print(f"| {'with' if kl else 'without'} KL | after '{{}}{after}' | {where} |")
+
+
 def summary(args: argparse.Namespace) -> None:
     """Print the tables of the README from the files of earlier runs."""
     for path in sorted(args.out.glob("trace-*.parquet")):
@@ -146,7 +168,7 @@ def points(row: pd.Series) -> str:
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("trace", "rome", "summary"))
+    parser.add_argument("what", choices=("trace", "rome", "essence", "summary"))
     parser.add_argument("--model", default="atlas", choices=atlas.names())
     parser.add_argument("--facts", type=int, default=200)
     parser.add_argument("--variant", default="default", choices=tuple(VARIANTS))
@@ -159,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    {"trace": run_trace, "rome": run_rome, "summary": summary}[args.what](args)
+    {"trace": run_trace, "rome": run_rome, "essence": run_essence, "summary": summary}[args.what](args)
 
 
 if __name__ == "__main__":

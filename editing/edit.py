@@ -154,6 +154,12 @@ class Edit:
         found = "" if force else model.fingerprint()
         for part in self.parts:
             origin = part.provenance
+            if not force and found != origin.model:
+                raise UsageError(
+                    f"the edit {self._names(part)} was made for {origin.model_name} (fingerprint "
+                    f"{short(origin.model)}), but the model at hand is {model.name} (fingerprint "
+                    f"{short(found)}); pass force=True to apply it all the same"
+                )
             for layer, change in part.factors.items():
                 shape = tuple(model.layout.down_projection(layer).shape)
                 if shape != (change.u.shape[1], change.v.shape[1]):
@@ -166,12 +172,6 @@ class Edit:
                 raise UsageError(f"the edit {self._names(part)} is on already; applying it twice would double it")
             if force:
                 continue
-            if found != origin.model:
-                raise UsageError(
-                    f"the edit {self._names(part)} was made for {origin.model_name} (fingerprint "
-                    f"{short(origin.model)}), but the model at hand is {model.name} (fingerprint "
-                    f"{short(found)}); pass force=True to apply it all the same"
-                )
             missing = set(origin.on_top_of) - active - {other.digest for other in self.parts}
             if missing:
                 raise UsageError(

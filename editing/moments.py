@@ -208,8 +208,6 @@ class SecondMoment:
         """Refuse to serve another layer or (unless `force`) another model than it was collected from."""
         if layer != self.layer:
             raise UsageError(f"this second moment is of layer {self.layer}, but layer {layer} is to be edited")
-        if self.matrix.shape[0] != model.d_mlp:
-            raise UsageError(f"this second moment has {self.matrix.shape[0]} units, {model.name} has {model.d_mlp}")
         found = model.fingerprint()
         if not force and found != self.model:
             raise UsageError(
@@ -217,6 +215,8 @@ class SecondMoment:
                 f"{short(self.model)}), but the model at hand is {model.name} (fingerprint "
                 f"{short(found)}); collect it again, or pass force=True if the two differ only by an edit"
             )
+        if self.matrix.shape[0] != model.d_mlp:
+            raise UsageError(f"this second moment has {self.matrix.shape[0]} units, {model.name} has {model.d_mlp}")
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the matrix, its origin and its repair."""

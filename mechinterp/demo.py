@@ -11,11 +11,14 @@ from rich.console import Console
 
 from . import analysis, atlas
 from .editing import Edit, SecondMoment, rome
+from .errors import MechinterpError
 from .models import Model, load
 from .patching import Table, trace
 from .prompts import Fact
 
 EDIT_LAYER = 3
+EARLY_LAYER, LATE_LAYER, SEVERED_LAYER = 3, 6, 2
+"""Where atlas has its sites (docs/atlas.md), fixed beforehand so that the intervals mean what they say."""
 MOMENT_TOKENS = 60_000
 CARD = "both models are synthetic, and atlas was trained to have its early site: see docs/atlas.md"
 
@@ -45,6 +48,8 @@ def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = T
     console.print(f"[bold]3. Change one fact of atlas, at layer {EDIT_LAYER}[/]", highlight=False)
     texts = atlas.corpus()
     moment = SecondMoment.collect(model, texts, EDIT_LAYER, max_tokens=MOMENT_TOKENS, progress=progress)
+    if not moment.complete:
+        raise MechinterpError(f"interrupted while keys were collected; the traces are in {out}")
     _edit_one(console, model, moment, chosen[0], out, seed)
     console.print(f"[bold]4. Change {edits} facts, one at a time, and count what else changes[/]", highlight=False)
     _edit_many(console, model, moment, chosen[:edits], out, seed, progress)
@@ -69,27 +74,26 @@ def site_sentences(table: Table, seed: int) -> list[str]:
     found = [
         f"{len(table.prompts)} facts: corrupting the subject takes away {_points(total)} points of probability",
     ]
-    middle = range(2, 5)
-    for role, layers, label in (("last subject", middle, "early"), ("last", range(5, 8), "late")):
+    for role, layer, label in (("last subject", EARLY_LAYER, "early"), ("last", LATE_LAYER, "late")):
         for component in ("mlp", "attn"):
             part = effects[
                 (effects["role"] == role)
                 & (effects["component"] == component)
                 & (effects["severed"] == "none")
-                & effects["layer"].isin(layers)
-            ]
-            best = part.loc[part["estimate"].idxmax()]
+                & (effects["layer"] == layer)
+            ].iloc[0]
             found.append(
                 f"{label} site? restoring {component.upper() if component == 'mlp' else 'attention'} around layer "
-                f"{best['layer']} at the {role} token gives back {_points(best)}"
+                f"{layer} at the {role} token gives back {_points(part)}"
             )
     resid = effects[(effects["component"] == "resid") & (effects["role"] == "last subject")]
     for severed in ("none", "mlp", "attn"):
-        line = resid[(resid["severed"] == severed) & (resid["layer"] == 2)]
+        line = resid[(resid["severed"] == severed) & (resid["layer"] == SEVERED_LAYER)]
         if len(line):
             what = {"none": "nothing", "mlp": "the MLPs", "attn": "attention"}[severed]
             found.append(
-                f"residual of layer 2 restored at the last subject token, {what} severed: {_points(line.iloc[0])}"
+                f"residual of layer {SEVERED_LAYER} restored at the last subject token, {what} severed: "
+                f"{_points(line.iloc[0])}"
             )
     return found
 
@@ -135,7 +139,7 @@ def _edit_many(
         model,
         facts,
         [EDIT_LAYER],
-        lambda fact, layer: rome(model, fact, layer, moments=moment, seed=seed),
+        lambda fact, layer: rome(model, fact, layer, moments=moment, seed=seed, allow_disabling=True),
         progress=progress,
     )
     summary = analysis.layer_summary(frame, seed=seed)

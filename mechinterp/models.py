@@ -38,6 +38,7 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
     name: str
+    bundled: bool = False
 
     @property
     def architecture(self) -> str:
@@ -172,7 +173,8 @@ def load(
         hf_model = hf_model.to(dtype)
     if device is not None:
         hf_model = hf_model.to(device)
-    return _finish(_boot(hf_model, tokenizer, called), tokenizer, called)
+    bundled = isinstance(source, str) and source in atlas.names()
+    return _finish(_boot(hf_model, tokenizer, called), tokenizer, called, bundled=bundled)
 
 
 def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
@@ -214,11 +216,13 @@ def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase |
     return _finish(bridge, tokenizer, called)
 
 
-def _finish(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str) -> Model:
+def _finish(
+    bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, *, bundled: bool = False
+) -> Model:
     for parameter_name, tensor in clean_state_dict(bridge.original_model).items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
             raise MechinterpError(
                 f"the weights {parameter_name!r} of {name} hold NaN or infinite values; load sound ones"
             )
     layout = Layout(bridge, preflight(bridge, name))
-    return Model(bridge, tokenizer, layout, name)
+    return Model(bridge, tokenizer, layout, name, bundled)

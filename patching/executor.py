@@ -154,7 +154,8 @@ def forward(
             )
     except torch.OutOfMemoryError as error:
         raise MechinterpError(
-            f"out of memory in a forward of {ids.shape[0]} rows x {ids.shape[1]} tokens; lower max_tokens (--memory)"
+            f"out of memory in a forward of {ids.shape[0]} rows x {ids.shape[1]} tokens; "
+            "lower max_tokens (--max-tokens)"
         ) from error
     finally:
         for parameter in parameters:

@@ -69,7 +69,8 @@ class Explanation:
                 f"on {self.prompt!r}{many}",
                 *body,
                 f"{self.cells} cells x {self.rows} draws, {self.no_ops} of them exact no-ops; "
-                f"{self.forwards} forwards, {self.token_layers:,} token-layers, about {self.megabytes:.0f} MB at once",
+                f"plainly {self.forwards} forwards, {self.token_layers:,} token-layers, about "
+                f"{self.megabytes:.0f} MB at once",
             ]
         )
 

@@ -24,15 +24,25 @@ def cell_columns(asked: Asked, run: str, scores: Scores, program: Program = noth
         "prompt": tokenised.prompt.name,
         "relation": tokenised.prompt.relation,
         "run": run,
-        "component": _names(program, RESTORE),
+        "component": restored_names(program),
         "window": program.window or 1,
-        "severed": _names(program, SEVER),
+        "severed": severed_names(program),
         "position": position,
         "token": tokenised.tokens[position] if position >= 0 else "",
         "role": tokenised.role(position) if position >= 0 else "",
         "layer": -1 if cell.layer is None else cell.layer,
         **{metric: getattr(scores, metric) for metric in METRICS},
     }
+
+
+def restored_names(program: Program) -> str:
+    """The components a program restores, as the table calls them."""
+    return _names(program, RESTORE)
+
+
+def severed_names(program: Program) -> str:
+    """The components a program severs, as the table calls them."""
+    return _names(program, SEVER)
 
 
 def _names(program: Program, verb: str) -> str:

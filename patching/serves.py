@@ -43,10 +43,12 @@ def _try(model: Model) -> bool:
         noise | restore(mlp.window(2) @ every),
         noise | restore(resid.each @ every) | sever(mlp @ here),
     ]
-    try:
+    try:  # whatever a growing batch breaks, it breaks with one of these; a full memory is another matter
         grid = Grid(session, programs, make_questions(session), Counts(), checked=12)
         for _ in grid.run():
             pass
+    except torch.OutOfMemoryError:
+        raise
     except (MechinterpError, RuntimeError, ValueError, IndexError, TypeError):
         return False
     return True

@@ -46,7 +46,7 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
 
 
 def _panel(model: Model) -> list[int]:
-    if model.name in atlas.names():
+    if model.bundled:
         subjects = dict.fromkeys(fact.subject for fact in atlas.facts())
         return [t for s in subjects for t in model.tokenizer(s, add_special_tokens=False)["input_ids"]]
     return list(range(model.vocab_size))

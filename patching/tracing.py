@@ -21,7 +21,7 @@ from .metrics import Scores, score
 from .noise import Gaussian, Noise, PublishedNoise
 from .programs import SEVER, Program, nothing
 from .recipes import causal_tracing, default_window
-from .rows import cell_columns, frame_of
+from .rows import cell_columns, frame_of, restored_names, severed_names
 from .running import GROUP, make_questions
 from .serves import serves
 from .session import Asked, Session, ask, buckets
@@ -70,7 +70,7 @@ def trace(
             first.
         kinds, severed: which parts of causal tracing to run.
         window: layers restored at once (odd windows are symmetric); default: `default_window`.
-        sigmas: noise in standard deviations of subject embeddings (see `noise.embedding_sigma`).
+        sigmas: noise in standard deviations of token embeddings (see `sigma.embedding_sigma` for which tokens).
         noise_level: the noise's standard deviation itself, instead of `sigmas`.
         draws: noise draws per prompt; fewer than 10 are few.
         seed: of the noise.
@@ -111,10 +111,9 @@ def trace(
         chosen = causal_tracing(noise, window, kinds=kinds, severed=severed, severed_noise=other)
     else:
         chosen = [programs] if isinstance(programs, Program) else list(programs)
+    _check_programs(chosen, reference=reference, given=programs is not None)
     if engine not in ("auto", "exact", "plain"):
         raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
-    if not chosen:
-        raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
     meta = _meta(model, chosen, asked, reference)
     frames: dict[int, pd.DataFrame] = {}
     counts = Counts()
@@ -128,10 +127,31 @@ def trace(
                 advance(len(group))
     except KeyboardInterrupt:
         raise _interrupted(frames, {**meta, **asdict(counts)}, len(asked), out) from None
+    except (MechinterpError, RuntimeError) as error:
+        if out is None or not frames:
+            raise
+        partial = _interrupted(frames, {**meta, **asdict(counts)}, len(asked), out)
+        raise MechinterpError(f"{error}; {partial}") from error
     table = _table(frames, {**meta, **asdict(counts)})
     if out is not None:
         table.save(out)
     return table
+
+
+def _check_programs(programs: Sequence[Program], *, reference: bool, given: bool) -> None:
+    """Refuse what the table could not tell apart, and what would be compared with a baseline that is not its own."""
+    if not programs:
+        raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
+    if given and reference:
+        raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
+    if not reference and len({program.corruption for program in programs}) > 1:
+        raise UsageError("the programs of one trace share one corruption, their baseline; trace these apart")
+    seen: dict[tuple[str, str, int], Program] = {}
+    for program in programs:
+        key = restored_names(program), severed_names(program), program.window or 1
+        other = seen.setdefault(key, program)
+        if other != program:
+            raise UsageError(f"the table could not tell the rows of {other} from those of {program}; trace them apart")
 
 
 def _refused(model: Model, engine: str) -> str | None:

@@ -63,13 +63,14 @@ def edit(
     loaded = options.load_model(model, device, dtype, threads)
     asked = Prompt(prompt, subject, answer)
     loaded.tokenise(asked)
+    loaded.answer_ids(asked.text, target)
+    out.mkdir(parents=True, exist_ok=True)
     index = DEFAULT_LAYER.get(model) if layer is None and moments is None else layer
     moment = find_moments(loaded, index, moments, quiet=quiet)
     made = rome(
         loaded, asked, moment.layer, moments=moment, target=target, preset=preset, kl=kl, seed=seed,
         require_success=require_success, allow_disabling=allow_disabling, progress=not quiet,
     )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
     made.save(out / "edit.safetensors")
     (out / "report.json").write_text(json.dumps(asdict(made.report), indent=1), encoding="utf-8")
     print_report(Console(soft_wrap=True), made)
@@ -97,7 +98,10 @@ def find_moments(model: Model, layer: int | None, path: Path | None, *, quiet: b
         )
     index = published_layer(model) if layer is None else layer
     texts = atlas.corpus(name=model.name)
-    return SecondMoment.collect(model, texts, index, max_tokens=MOMENT_TOKENS, progress=not quiet)
+    moment = SecondMoment.collect(model, texts, index, max_tokens=MOMENT_TOKENS, progress=not quiet)
+    if not moment.complete:
+        raise MechinterpError("interrupted while keys were collected; nothing was edited")
+    return moment
 
 
 def print_report(console: Console, made: Edit) -> None:
@@ -105,7 +109,7 @@ def print_report(console: Console, made: Edit) -> None:
     report, request = made.report, made.provenance.request
     if request is None:
         raise MechinterpError("this edit holds no request")
-    verdict = "[green]success[/]" if report.success else f"[red]not a success[/]: {report.reason}"
+    verdict = "success" if report.success else f"not a success: {report.reason}"
     lines = [
         f"{request.prompt.text!r} -> {request.target!r}, layer {', '.join(map(str, made.layers))}: {verdict}",
         f"P(target) {report.target_before:.4f} -> {report.target_after:.4f}"
@@ -122,4 +126,4 @@ def print_report(console: Console, made: Edit) -> None:
     for drift in report.essence:
         lines.append(f"essence drift after {drift.text!r}: {drift.applied:.3f} nats")
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)

@@ -80,8 +80,8 @@ def _check(console: Console, model: str, found: list[Fact]) -> None:
             inexact.append(fact.prompt.text)
     console.print(f"subjects found to the character: {exact} of {len(found)}", highlight=False)
     for text in inexact:
-        console.print(f"  found, but the last token also holds what follows: {text!r}", highlight=False)
+        console.print(f"  found, but the last token also holds what follows: {text!r}", highlight=False, markup=False)
     for sentence in failed:
-        console.print(f"  not found: {sentence}", highlight=False)
+        console.print(f"  not found: {sentence}", highlight=False, markup=False)
     if failed:
         raise typer.Exit(1)

@@ -5,7 +5,10 @@ Exit codes: 0 done, 1 the work could not be done (or was interrupted; what is fi
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -21,12 +24,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("trace")(trace.trace)
-app.command("edit")(edit.edit)
-app.command("moments")(moments.moments)
-app.command("facts")(facts.facts)
-app.command("show")(show.show)
+
+
+def _stoppable(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose Ctrl-C is one sentence and exit code 1, before Typer makes it an exit of its own."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise MechinterpError("interrupted; only the files named above are written") from None
+
+    return run
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "trace": trace.trace,
+    "edit": edit.edit,
+    "moments": moments.moments,
+    "facts": facts.facts,
+    "show": show.show,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_stoppable(_command))
 
 
 def main() -> None:
@@ -35,8 +57,8 @@ def main() -> None:
         app()
     except MechinterpError as error:
         _leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted; nothing was written after the last file named above", 1)
+    except OSError as error:
+        _leave(f"{error.strerror or error}: {error.filename or 'a file'}; give another --out", 1)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ..spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
@@ -45,5 +46,5 @@ def print_table(console: Console, title: str, headings: Sequence[str], rows: Seq
     for index, heading in enumerate(headings):
         grid.add_column(heading, justify="left" if index == 0 else "right")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(escape, row))
     console.print(grid)

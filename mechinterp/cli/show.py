@@ -47,7 +47,22 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
     from .printing import print_effects
 
     table = Table.load(path)
-    for name in ("model", "fingerprint", "prompts", "draws", "seed", "noise_level", "window", "reference", "versions"):
+    for name in (
+        "model",
+        "fingerprint",
+        "prompts",
+        "draws",
+        "seed",
+        "noise_level",
+        "window",
+        "reference",
+        "severed_within_draw",
+        "checked_cells",
+        "largest_difference",
+        "plain",
+        "warnings",
+        "versions",
+    ):
         console.print(f"{name}: {table.meta.get(name)}", highlight=False, markup=False)
     if prompt is not None and prompt not in table.prompts:
         raise UsageError(f"there is no prompt {prompt!r} in {path}; it has, for example, {table.prompts[0]!r}")
@@ -86,7 +101,8 @@ def _show_tensors(console: Console, path: Path) -> None:
     except MechinterpError:  # several edits in one: there is no single provenance to tell
         console.print(repr(edit), highlight=False, markup=False)
         return
-    print_report(console, edit)
+    if provenance.report is not None:
+        print_report(console, edit)
     for name, value in asdict(provenance).items():
         if name not in ("report", "request"):
             console.print(f"{name}: {value}", highlight=False, markup=False)

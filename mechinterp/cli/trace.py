@@ -31,7 +31,7 @@ def trace(
     kinds: Annotated[str, typer.Option(help="What to restore, comma-separated: resid,mlp,attn.")] = "resid,mlp,attn",
     severed: Annotated[str, typer.Option(help="What to sever while the residual is restored: mlp,attn.")] = "mlp,attn",
     window: Annotated[int | None, typer.Option(min=1, help="Layers restored at once; default by depth.")] = None,
-    sigmas: Annotated[float, typer.Option(min=0.0, help="Noise in standard deviations of subject embeddings.")] = 3.0,
+    sigmas: Annotated[float, typer.Option(min=0.0, help="Noise in standard deviations of token embeddings.")] = 3.0,
     draws: Annotated[int, typer.Option(min=1, help="Noise draws per prompt; fewer than 10 are few.")] = 10,
     reference: Annotated[bool, typer.Option("--reference", help="Reproduce the published implementation.")] = False,
     seed: options.Seed = 0,
@@ -88,7 +88,7 @@ def report(table: Table, out: Path, *, seed: int = 0) -> None:
         print_effects(console, effects, totals)
     analysis.plot_prompt(table, table.prompts[0]).savefig(out / "prompt.png", dpi=150)
     for finding in analysis.diagnose(table):
-        console.print(f"[yellow]note:[/] {finding.sentence}", highlight=False)
+        console.print(f"note: {finding.sentence}", highlight=False, markup=False)
     console.print(f"written to {out}: {', '.join([*files, 'prompt.png'])}", highlight=False)
 
 

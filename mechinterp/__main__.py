@@ -1,0 +1,5 @@
+"""`python -m mechinterp`: the command line."""
+
+from .cli import main
+
+main()
