@@ -236,3 +236,28 @@ def test_running_out_of_memory_says_what_to_lower(call, monkeypatch: pytest.Monk
     assert outcome.code == 1
     assert "out of memory" in outcome.err
     assert "lower --max-tokens" in outcome.err
+
+
+def test_ctrl_c_in_an_edit_is_one_sentence_and_exit_code_1(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mechinterp.editing.SecondMoment.collect", interrupted)
+    outcome = call("edit", "atlas", *PROMPT, "--target", "Lumeria", "-q")
+    assert outcome.code == 1
+    assert outcome.err == "error: interrupted; only the files named above are written"
+
+
+def test_a_folder_that_cannot_be_made(call, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    outcome = call("edit", "atlas", *PROMPT, "--target", "Lumeria", "--out", "taken", "-q")
+    assert outcome.code == 1
+    assert "taken" in outcome.err
+    assert outcome.err.startswith("error: ")
+
+
+def test_brackets_in_a_prompt_are_not_markup(call, tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"template": "{} [bold]is[/x] in", "subject": "Rome", "answer": "Italy"}\n')
+    outcome = call("facts", "own.jsonl")
+    assert outcome.code == 0, outcome.err
+    assert "Rome [bold]is[/x] in" in outcome.out

@@ -42,6 +42,9 @@ def test_every_command_of_the_readme_exists() -> None:
 
     from mechinterp.cli.main import app
 
-    for command in set(re.findall(r"^mechinterp (\w+)", README, flags=re.MULTILINE)):
+    blocks = "".join(re.findall(r"```\n(.*?)```", README, flags=re.DOTALL))
+    commands = set(re.findall(r"^mechinterp (\w+)", blocks, flags=re.MULTILINE))
+    assert {"trace", "moments", "edit"} <= commands
+    for command in commands:
         result = CliRunner().invoke(app, [command, "--help"])
         assert result.exit_code == 0, command

@@ -22,6 +22,7 @@ from mechinterp.patching import (
     Run,
     Uniform,
     Zero,
+    add,
     at,
     corrupt,
     embed,
@@ -112,12 +113,13 @@ def test_a_mean_is_measured_once_for_a_whole_grid(model: Model, monkeypatch: pyt
 
     monkeypatch.setattr(session_module, "forward", counted)
     other = PROMPT.with_answer("oslo turku")
-    programs = [
-        restore(mlp.each @ every, Mean(("cy was", "dee works"))),
-        corrupt(embed @ subject, OtherSubject("cy dee")) | restore(mlp.each @ last),
-    ]
-    trace(model, [other], programs, engine="plain", progress=False)
-    assert len(calls) == 3
+    texts = ("cy was", "dee works")
+    trace(model, [other], restore(mlp.each @ every, Mean(texts)), engine="plain", progress=False)
+    assert len(calls) == len(texts)
+    calls.clear()
+    swapped = corrupt(embed @ subject, OtherSubject("cy dee")) | restore(mlp.each @ last)
+    trace(model, [other], swapped, engine="plain", progress=False)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("shape", ["d", "positions d", "draws d", "draws positions d"])
@@ -294,3 +296,10 @@ def test_sources_say_what_they_are() -> None:
     for text, source in texts.items():
         assert str(source) == text
     assert str(Given(torch.zeros(2, 3))).startswith("Given((2, 3), ")
+
+
+def test_every_delta_is_its_own() -> None:
+    one, other = Delta(torch.zeros(WIDTH)), Delta(torch.zeros(WIDTH))
+    assert one == one
+    assert one != other
+    assert len((add(mlp[0] @ last, one) | add(mlp[0] @ last, other)).writes) == 2

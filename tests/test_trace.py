@@ -354,3 +354,38 @@ def test_a_given_tensor_is_traced_plainly(model: Model) -> None:
     zero = trace(model, [PROMPT], NOISE | restore(mlp.each @ every, Zero()), progress=False)
     np.testing.assert_array_equal(table.frame["prob"], zero.frame["prob"])
     assert "is no run" in str(table.meta["plain"])
+
+
+def test_programs_the_table_could_not_tell_apart_are_refused(model: Model) -> None:
+    programs = [NOISE | restore(mlp[layer] @ every) for layer in (0, 1)]
+    with pytest.raises(UsageError, match="could not tell the rows of .* trace them apart"):
+        trace(model, [PROMPT], programs, progress=False)
+
+
+def test_programs_of_two_corruptions_are_refused(model: Model) -> None:
+    other = corrupt(embed @ subject, Gaussian(draws=2, seed=1, level=0.5))
+    with pytest.raises(UsageError, match="share one corruption, their baseline"):
+        trace(model, [PROMPT], [NOISE | restore(mlp.each @ every), other | restore(attn.each @ every)], progress=False)
+
+
+def test_reference_brings_its_own_programs(model: Model) -> None:
+    with pytest.raises(UsageError, match="give programs or reference=True, not both"):
+        trace(model, [PROMPT], NOISE | restore(mlp.each @ every), reference=True, progress=False)
+
+
+def test_a_failure_halfway_keeps_and_names_what_is_finished(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, calls = tracing._trace_group, []
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("the disc is on fire")
+        return done(*arguments, **named)
+
+    monkeypatch.setattr(tracing, "_trace_group", failing)
+    prompts = [PROMPT, Prompt("{} was born in the big", PROMPT.subject, id="longer")]
+    with pytest.raises(MechinterpError, match="on fire; .* 1 of 2 prompts, kept in .*partial.parquet"):
+        trace(model, prompts, NOISE | restore(mlp.each @ every), out=tmp_path / "t.parquet", progress=False)
+    assert len(Table.load(tmp_path / "t.partial.parquet").prompts) == 1
