@@ -42,7 +42,8 @@ def test_every_command_of_the_readme_exists() -> None:
 
     from mechinterp.cli.main import app
 
-    blocks = "".join(re.findall(r"```\n(.*?)```", README, flags=re.DOTALL))
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    blocks = "".join(text for language, text in fenced if not language)
     commands = set(re.findall(r"^mechinterp (\w+)", blocks, flags=re.MULTILINE))
     assert {"trace", "moments", "edit"} <= commands
     for command in commands:
