@@ -59,21 +59,15 @@ def run_rome(args: argparse.Namespace) -> None:
     else:
         texts = atlas.corpus(name=args.model)
         moments = collect_moments(model, texts, layers, max_tokens=MOMENT_TOKENS, progress=False)
-    options = VARIANTS[args.variant]
-    preset = PRESETS[options.get("preset", "default")]
-    contexts = sample_contexts(model, preset.context_lengths, seed=CONTEXT_SEED)
-
-    def make(fact: Fact, layer: int) -> object:
-        return rome(model, fact, layer, moments=moments[layer], contexts=contexts, allow_disabling=True, **options)
-
-    analysis.edit_by_layer(
+    analysis.rome_by_layer(
         model,
         facts_known_to_both(args.facts, args.seed),
         layers,
-        make,
-        settings={"variant": args.variant, "moment_tokens": MOMENT_TOKENS, "context_seed": CONTEXT_SEED},
+        moments,
+        seed=CONTEXT_SEED,
         out=args.out / f"rome-{args.model}-{args.variant}-{'-'.join(map(str, layers))}.jsonl",
         progress=args.progress,
+        **VARIANTS[args.variant],
     )
 
 
