@@ -10,15 +10,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..patching.sites import window_layers
 from ..patching.table import Table
 from .effects import SITE, role_effects
 
 COLUMNS = [*SITE, "role", "layer", "windowed", "sum_of_singles", "inflation", "n_prompts"]
-
-
-def window_layers(layer: int, window: int, n_layers: int) -> range:
-    """The layers of a window as in ROME: from max(0, l - floor(w/2)) to min(L, l + ceil(w/2)), exclusive."""
-    return range(max(0, layer - window // 2), min(n_layers, layer + (window + 1) // 2))
 
 
 def window_against_singles(table: Table, metric: str = "prob") -> pd.DataFrame:
