@@ -26,7 +26,6 @@ from mechinterp.analysis import (
     total_effects,
     window_against_singles,
 )
-from mechinterp.analysis.windows import window_layers
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.patching.table import Table
 
@@ -210,14 +209,6 @@ def test_a_real_trace_is_analysed_from_end_to_end(tmp_path: Path) -> None:
 
 
 # --- windows -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("layer", "window", "expected"),
-    [(5, 10, range(0, 10)), (7, 3, range(6, 9)), (0, 3, range(0, 2)), (11, 4, range(9, 12))],
-)
-def test_window_layers_follow_the_paper(layer: int, window: int, expected: range) -> None:
-    assert window_layers(layer, window, 12) == expected
 
 
 def test_a_window_stands_beside_the_sum_of_its_layers() -> None:
