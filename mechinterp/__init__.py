@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .models import Model as Model
     from .models import load as load
     from .patching import Table as Table
+    from .patching import plan as plan
     from .patching import run as run
     from .patching import trace as trace
     from .prompts import Fact as Fact
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
     "MechinterpError": "errors", "UsageError": "errors", "Model": "models", "load": "models",
-    "Table": "patching", "run": "patching", "trace": "patching",
+    "Table": "patching", "plan": "patching", "run": "patching", "trace": "patching",
     "Fact": "prompts", "Prompt": "prompts", "Question": "prompts", "read_facts": "readers",
 }  # fmt: skip
 _PACKAGES = ("analysis", "atlas", "editing", "patching")

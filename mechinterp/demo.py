@@ -57,8 +57,7 @@ def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = T
 
 
 def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: int, progress: bool) -> None:
-    path = out / f"trace-{model.name}.parquet"
-    table = trace(model, facts, seed=seed, out=path, progress=progress)
+    table = trace(model, facts, seed=seed, out=out / f"trace-{model.name}", progress=progress)
     analysis.plot_aie(table, seed=seed).savefig(out / f"aie-{model.name}.png", dpi=150)
     analysis.plot_prompt(table, table.prompts[0]).savefig(out / f"prompt-{model.name}.png", dpi=150)
     for sentence in site_sentences(table, seed):

@@ -10,6 +10,8 @@ from .metrics import METRICS as METRICS
 from .noise import Gaussian as Gaussian
 from .noise import PublishedNoise as PublishedNoise
 from .noise import Uniform as Uniform
+from .planning import Plan as Plan
+from .planning import plan as plan
 from .positions import Position as Position
 from .positions import after_subject as after_subject
 from .positions import at as at
@@ -19,6 +21,7 @@ from .positions import further as further
 from .positions import here as here
 from .positions import last as last
 from .positions import subject as subject
+from .price import Price as Price
 from .programs import Program as Program
 from .programs import add as add
 from .programs import corrupt as corrupt
@@ -54,4 +57,5 @@ from .sources import Run as Run
 from .sources import Zero as Zero
 from .table import Table as Table
 from .tracing import Interrupted as Interrupted
+from .tracing import run_plan as run_plan
 from .tracing import trace as trace

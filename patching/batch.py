@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from ..models import Model
 from .cells import Placed
 from .executor import HookWrite, forward
+
+Pair = tuple[Tensor, Tensor]
+"""Keys and values of one layer, [row, head, pos, d_head]."""
 
 DEFAULT_MAX_TOKENS = 4096
 """Tokens (rows times length) per forward; more does not run faster on a CPU and costs memory."""
@@ -46,16 +51,25 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """Logits [rows, kept, vocab] of a job, the activations read, and whether what it restored changed anything."""
+    """Logits [rows, kept, vocab] of a job, the activations read, and whether what it restored changed anything.
+
+    `pairs` has the keys and values of every layer where they were asked for.
+    """
 
     job: Job
     logits: Tensor
     cache: dict[str, Tensor]
     changed: bool
+    pairs: list[Pair]
 
 
 def run_jobs(
-    model: Model, jobs: Sequence[Job], reads: Sequence[str] = (), *, max_tokens: int = DEFAULT_MAX_TOKENS
+    model: Model,
+    jobs: Sequence[Job],
+    reads: Sequence[str] = (),
+    *,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    keep_pairs: bool = False,
 ) -> Iterator[JobResult]:
     """Run jobs in as few forwards as `max_tokens` allows, and give their results in the order of the jobs."""
     chunk: list[Job] = []
@@ -63,20 +77,24 @@ def run_jobs(
     for job in jobs:
         tokens = job.rows * len(job.ids)
         if chunk and (size + tokens > max_tokens or len(job.ids) != len(chunk[0].ids)):
-            yield from _run_chunk(model, chunk, reads)
+            yield from _run_chunk(model, chunk, reads, keep_pairs)
             chunk, size = [], 0
         chunk.append(job)
         size += tokens
     if chunk:
-        yield from _run_chunk(model, chunk, reads)
+        yield from _run_chunk(model, chunk, reads, keep_pairs)
 
 
-def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str]) -> Iterator[JobResult]:
+def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str], keep_pairs: bool) -> Iterator[JobResult]:
     ids = torch.cat([torch.tensor(job.ids).expand(job.rows, -1) for job in jobs])
     starts = torch.tensor([0, *(job.rows for job in jobs)]).cumsum(0).tolist()
     writes, owners = _stack(model, jobs, starts)
     keep = max(job.keep for job in jobs)
-    out = forward(model, ids, writes, reads, keep=keep)
+    # Without a configuration the cache keeps every token, also in layers with a sliding window.
+    cached = DynamicCache() if keep_pairs else None
+    past = None if cached is None else {"past_key_values": cached, "use_cache": True}
+    out = forward(model, ids, writes, reads, keep=keep, past=past)
+    layers: list[Any] = [] if cached is None else list(cached.layers)
     changed = torch.zeros(len(jobs), dtype=torch.bool)
     for unchanged, owner in zip(out.unchanged, owners, strict=True):
         if owner is not None:
@@ -84,7 +102,8 @@ def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str]) -> Iterator[
     for index, job in enumerate(jobs):
         rows = slice(starts[index], starts[index + 1])
         cache = {name: value[rows] for name, value in out.cache.items()}
-        yield JobResult(job, out.logits[rows, keep - job.keep :], cache, bool(changed[index]))
+        pairs = [(layer.keys[rows], layer.values[rows]) for layer in layers]
+        yield JobResult(job, out.logits[rows, keep - job.keep :], cache, bool(changed[index]), pairs)
 
 
 def _stack(model: Model, jobs: list[Job], starts: list[int]) -> tuple[list[HookWrite], list[Tensor | None]]:

@@ -7,8 +7,10 @@ changes the MLP of the same layer, so such a cell joins one layer earlier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..layout import MLP, RESID, RESID_PRE
 from .programs import CORRUPT, RESTORE, SEVER, Program, Write, nothing
 from .sites import Layers, window_layers
 from .sources import Clean, Corrupted, Run
@@ -135,6 +137,23 @@ def column(splits: list[Split], n_layers: int, *, is_scored: bool) -> list[Colum
             if not idle and (one, first, stop) not in found:
                 found[one, first, stop] = ColumnCell(one, layer, first, stop, joins)
     return sorted(found.values(), key=lambda cell: cell.joins)
+
+
+def reads_of(splits: Sequence[Split], n_layers: int) -> dict[Program, list[tuple[str, int]]]:
+    """What the engine reads of each run, as (component, layer)."""
+    found: dict[Program, dict[tuple[str, int], None]] = {}
+
+    def read(program: Program, *names: str) -> None:
+        addresses = ((name, layer) for name in names for layer in range(n_layers))
+        found.setdefault(program, {}).update(dict.fromkeys(addresses))
+
+    for one in splits:
+        read(one.restored_from, one.component)
+        read(one.program.corruption, RESID, *([MLP] if one.component == MLP else []))
+        found[one.program.corruption][RESID_PRE, 0] = None
+        for name, source in one.severed:
+            read(source, name)
+    return {program: list(addresses) for program, addresses in found.items()}
 
 
 def same_cell(one: Split, layer: int, n_layers: int) -> tuple[Split, int, int]:

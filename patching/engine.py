@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from ..errors import MechinterpError
 from ..layout import ATTN, MLP, RESID, RESID_PRE
-from .columns import ColumnCell, Split, column
-from .prefix import Pair, prefix_cache
+from .columns import ColumnCell, Split
+from .jobs import ColumnJob
+from .prefix import prefix_cache
 from .programs import Program
 from .session import Session
 
@@ -40,66 +40,39 @@ class Engine:
     """Columns for the prompts of one session and the programs of one corruption.
 
     Args:
-        session: prompts of equal token length; every run named in `splits` must have been prepared with `needs`.
+        session: prompts alike in length, whose runs have been done with what `columns.reads_of` says.
         splits: the programs.
-        pairs: keys and values of the corrupted run, per layer.
-        token_layers: rows x tokens x layers computed so far.
     """
 
     session: Session
-    splits: list[Split]
-    pairs: list[Pair]
-    token_layers: int = 0
+    splits: Sequence[Split]
 
-    @staticmethod
-    def needs(splits: Sequence[Split], n_layers: int) -> list[tuple[Program, list[tuple[str, int]]]]:
-        """Runs and activations that the engine reads."""
-        found: list[tuple[Program, list[tuple[str, int]]]] = []
-        layers = range(n_layers)
-        for one in splits:
-            found.append((one.restored_from, [(one.component, layer) for layer in layers]))
-            own = [RESID, one.component] if one.component == MLP else [RESID]
-            found.append(
-                (one.program.corruption, [(RESID_PRE, 0), *((name, layer) for name in own for layer in layers)])
-            )
-            for name, source in one.severed:
-                found.append((source, [(name, layer) for layer in layers]))
-        return found
+    @property
+    def corruption(self) -> Program:
+        """What the programs share."""
+        return self.splits[0].program.corruption
 
-    def columns(self, position: int, prompts: Sequence[int]) -> list[ColumnResult]:
-        """All cells of one token, for several prompts at once."""
-        model = self.session.model
-        asked = self.session.asked[0]
-        first_scored = len(asked.ids) - max(len(self.session.asked[i].answer) for i in prompts)
-        cells = column(self.splits, model.n_layers, is_scored=position >= first_scored)
-        if not cells:
-            return []
-        draws = self.splits[0].program.draws or 1
-        rows = _Rows(cells, list(prompts), draws, model.device)
-        logits = _Column(self, rows, position).run()
-        keep = logits.shape[1]
-        results = []
-        for index, (cell, prompt) in enumerate(rows.owners):
-            kept = len(self.session.asked[prompt].answer)
-            block = logits[index * draws : (index + 1) * draws, keep - kept :]
-            results.append(ColumnResult(prompt, position, cell, block))
-        return results
+    def run(self, job: ColumnJob) -> list[ColumnResult]:
+        """All cells of one forward."""
+        rows = _Rows(job, self.session.model.device)
+        logits = _Column(self, rows, job).run()
+        self.session.work.token_layers += job.token_layers(self.session.model.n_layers)
+        return [
+            ColumnResult(prompt, job.position, cell, logits[index * job.draws : (index + 1) * job.draws])
+            for index, (cell, prompt) in enumerate(rows.owners)
+        ]
 
 
 class _Rows:
     """Who the rows of a column are: a block of draws for each cell and prompt, in the order in which cells join."""
 
-    def __init__(self, cells: list[ColumnCell], prompts: list[int], draws: int, device: torch.device) -> None:
-        self.owners = [(cell, prompt) for cell in cells for prompt in prompts]
-        self.draws = draws
+    def __init__(self, job: ColumnJob, device: torch.device) -> None:
+        self.owners = [(cell, prompt) for cell in job.cells for prompt in job.prompts]
+        self.draws = draws = job.draws
         self.device = device
-        self._joins = [cell.joins for cell, _ in self.owners]
+        self.count = job.rows
         self.prompt = torch.tensor([prompt for _, prompt in self.owners], device=device).repeat_interleave(draws)
         self.sample = self.prompt * draws + torch.arange(draws, device=device).repeat(len(self.owners))
-
-    def count(self, layer: int) -> int:
-        """Rows in the batch once those that join at this layer have joined."""
-        return self.draws * sum(joins <= layer for joins in self._joins)
 
     def where(self, one: Split, chosen: Callable[[ColumnCell], bool], start: int, stop: int) -> Tensor:
         """Those of the rows from `start` to `stop` that are chosen cells of one program."""
@@ -112,8 +85,8 @@ class _Rows:
 class _Column:
     """One growing forward."""
 
-    def __init__(self, engine: Engine, rows: _Rows, position: int) -> None:
-        self.engine, self.rows, self.position = engine, rows, position
+    def __init__(self, engine: Engine, rows: _Rows, job: ColumnJob) -> None:
+        self.engine, self.rows, self.job, self.position = engine, rows, job, job.position
         self.session = engine.session
         self.model = engine.session.model
         self.present = 0
@@ -121,8 +94,7 @@ class _Column:
 
     def run(self) -> Float[Tensor, "row kept vocab"]:
         model, layout = self.model, self.model.layout
-        length = len(self.session.asked[0].ids)
-        width = length - self.position
+        width = self.job.width
         hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
         n_layers = model.n_layers
         for layer in range(n_layers):
@@ -131,13 +103,11 @@ class _Column:
                 writes = self._writes(name, layer)
                 if writes:
                     hooks.append((layout.hook(name, layer), self._write(writes, width)))
-            self.engine.token_layers += self.rows.count(layer) * width
         rows = self.rows.count(n_layers)
         if rows > self.rows.count(n_layers - 1):
             hooks.append((layout.hook(RESID, n_layers - 1), self._join(n_layers)))
-        keep = max(len(asked.answer) for asked in self.session.asked)
         extra = (
-            {"past_key_values": prefix_cache(self.engine.pairs, self.position, self._samples)}
+            {"past_key_values": prefix_cache(self.session.pairs(self.engine.corruption), self.position, self._samples)}
             if self.position
             else {"use_cache": False}
         )
@@ -145,7 +115,7 @@ class _Column:
         placeholder = torch.zeros(1, width, model.d_model, dtype=model.dtype, device=model.device)
         with torch.no_grad():
             logits: Tensor = model.bridge.run_with_hooks(
-                placeholder, fwd_hooks=hooks, logits_to_keep=min(keep, width), **extra
+                placeholder, fwd_hooks=hooks, logits_to_keep=self.job.keep, **extra
             )
         if len(self.fired) != len(hooks) or logits.shape[0] != rows:
             raise MechinterpError(
@@ -172,7 +142,7 @@ class _Column:
 
     def _starting(self, layer: int, start: int, stop: int) -> Tensor:
         """The corrupted residual stream entering a layer, from the column's token on, with what is restored in it."""
-        corruption = self.engine.splits[0].program.corruption
+        corruption = self.engine.corruption
         address = (RESID, layer - 1) if layer else (RESID_PRE, 0)
         new = self.session.stacked(corruption, address)[self.rows.sample[start:stop], self.position :].clone()
         for one in self.engine.splits:
@@ -222,20 +192,3 @@ class _Column:
             return out.view_as(value)
 
         return act
-
-
-def record_pairs(session: Session, corruption: Program) -> list[Pair]:
-    """Keys and values of the corrupted runs of a session, [prompt x draw, head, pos, d_head] per layer."""
-    model = session.model
-    cache = DynamicCache()
-    first = model.layout.hook(RESID_PRE, 0)
-    stream = session.stacked(corruption, (RESID_PRE, 0))
-    with torch.no_grad():
-        model.bridge.run_with_hooks(
-            torch.zeros_like(stream),
-            fwd_hooks=[(first, lambda value, hook: stream)],
-            past_key_values=cache,
-            logits_to_keep=1,
-        )
-    layers: list[Any] = list(cache.layers)
-    return [(layer.keys, layer.values) for layer in layers]

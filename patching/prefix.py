@@ -16,10 +16,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from ..models import Model
+from .batch import Pair
 from .executor import forward
-
-Pair = tuple[Tensor, Tensor]
-"""Keys and values of one layer, [sample, head, pos, d_head]."""
 
 
 class PrefixLayer(DynamicLayer):

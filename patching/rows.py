@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .asked import Asked
 from .cells import ONE_CELL, Cell
 from .metrics import METRICS, Scores
 from .programs import RESTORE, SEVER, Program, nothing
-from .session import Asked
 from .table import COLUMNS
 
 Columns = dict[str, Any]

@@ -15,11 +15,12 @@ from ..errors import UsageError
 from ..layout import EMBED
 from ..models import Model
 from ..prompts import Prompt
+from .asked import Asked, ask, buckets
 from .batch import DEFAULT_MAX_TOKENS, run_jobs
 from .cells import place
 from .metrics import METRICS, Question, Scores, best_foil, log_softmax, score
 from .programs import Program, nothing
-from .session import Asked, Session, ask, buckets
+from .session import Session
 from .sites import Site
 
 GROUP = 16
@@ -153,7 +154,7 @@ def _run_group(
     questions = make_questions(session, foil)
     corrupted = session.run(program.corruption)
     placed = [place(program, model.layout, one.prompt) for one in asked]
-    session.prepare((program, writes) for writes in placed)
+    session.run_sources((program, writes) for writes in placed)
     jobs = [session.job(index, program, writes) for index, writes in enumerate(placed)]
     results = []
     for index, out in enumerate(run_jobs(model, jobs, max_tokens=max_tokens)):

@@ -6,23 +6,26 @@ import weakref
 
 import torch
 
+from ..checkpoints import first_line
 from ..errors import MechinterpError
 from ..models import Model
 from ..prompts import Prompt
 from ..spans import TokenisedPrompt
-from .grid import Counts, Grid
+from .asked import Asked
+from .budget import Budget
+from .grid import Grid
+from .group import plan_group
 from .noise import Gaussian
 from .positions import every, here, subject
 from .programs import corrupt, restore, sever
 from .running import make_questions
-from .session import Asked, Session
 from .sites import attn, embed, mlp, resid
 
-_KNOWN: weakref.WeakKeyDictionary[object, bool] = weakref.WeakKeyDictionary()
+_KNOWN: weakref.WeakKeyDictionary[object, str | None] = weakref.WeakKeyDictionary()
 
 
-def serves(model: Model) -> bool:
-    """Whether a growing batch gives what full forwards give on this model.
+def serves(model: Model) -> str | None:
+    """Why a growing batch does not give what full forwards give on this model; None where it does.
 
     Some architectures bake the batch size into what every layer shares (BLOOM's alibi) and fail; they are traced by the
     plain executor.
@@ -32,23 +35,24 @@ def serves(model: Model) -> bool:
     return _KNOWN[model.bridge]
 
 
-def _try(model: Model) -> bool:
+def _try(model: Model) -> str | None:
     generator = torch.Generator().manual_seed(0)
     ids = tuple(torch.randint(model.vocab_size, (5,), generator=generator).tolist())
     made_up = TokenisedPrompt(Prompt("{} x", "a"), ids, (1, 3), (), ("",) * len(ids))
-    session = Session(model, [Asked(made_up, (ids[0],))])
     noise = corrupt(embed @ subject, Gaussian(draws=2, level=0.1))
     programs = [
         noise | restore(attn.window(2) @ every),
         noise | restore(mlp.window(2) @ every),
         noise | restore(resid.each @ every) | sever(mlp @ here),
     ]
+    budget = Budget.of(model)
     try:  # whatever a growing batch breaks, it breaks with one of these; a full memory is another matter
-        grid = Grid(session, programs, make_questions(session), Counts(), checked=12)
-        for _ in grid.run():
+        plan = plan_group(model, [0], [Asked(made_up, (ids[0],))], programs, budget, checked=12)
+        session = plan.session(model, budget)
+        for _ in Grid(session, plan, make_questions(session)).run():
             pass
     except torch.OutOfMemoryError:
         raise
-    except (MechinterpError, RuntimeError, ValueError, IndexError, TypeError):
-        return False
-    return True
+    except (MechinterpError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        return f"this model does not allow a growing batch: {first_line(error)}"
+    return None

@@ -6,7 +6,6 @@ activations that some write will need, and turns placed writes into values.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,9 +15,8 @@ from torch import Tensor
 from ..errors import UsageError
 from ..layout import EMBED, KEY, PER_HEAD, K, V
 from ..models import Model
-from ..prompts import Prompt
-from ..spans import TokenisedPrompt
-from .batch import DEFAULT_MAX_TOKENS, Job, Valued, run_jobs
+from .asked import Asked
+from .batch import DEFAULT_MAX_TOKENS, Job, Pair, Valued, run_jobs
 from .cells import Placed, place
 from .executor import forward
 from .noise import Noise, PublishedNoise
@@ -30,16 +28,15 @@ Address = tuple[str, int]
 """Component and layer."""
 
 
-@dataclass(eq=False)
-class Asked:
-    """A prompt with its answer, ready to run: `ids` are its tokens and, behind them, all answer tokens but the last."""
+@dataclass
+class Work:
+    """What was computed: rows x tokens x layers, of full forwards."""
 
-    prompt: TokenisedPrompt
-    answer: tuple[int, ...]
+    token_layers: int = 0
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return self.prompt.ids + self.answer[:-1]
+    def add(self, jobs: Sequence[Job], n_layers: int) -> None:
+        """Count some jobs."""
+        self.token_layers += n_layers * sum(job.rows * len(job.ids) for job in jobs)
 
 
 @dataclass(eq=False)
@@ -56,40 +53,88 @@ class Session:
     asked: Sequence[Asked]
     max_tokens: int = DEFAULT_MAX_TOKENS
     logits: dict[Program, list[Tensor]] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
+    _wanted: dict[Program, dict[Address, None]] = field(default_factory=dict)
+    _wants_pairs: set[Program] = field(default_factory=set)
     _kept: dict[Program, list[dict[Address, Tensor]]] = field(default_factory=dict)
+    _pairs: dict[Program, list[Pair]] = field(default_factory=dict)
     _stacked: dict[tuple[Program, Address], Tensor] = field(default_factory=dict)
     _means: dict[tuple[Mean, Address], Tensor] = field(default_factory=dict)
     _others: dict[tuple[int, OtherSubject, Address], Tensor] = field(default_factory=dict)
 
-    def prepare(self, needs: Iterable[tuple[Program, Sequence[Placed]]]) -> None:
-        """Run whatever the given writes read from; `needs` pairs each placed write's program with the writes."""
-        wanted: dict[Program, dict[Address, None]] = defaultdict(dict)
-        for program, placed in needs:
-            for write in placed:
-                source = source_program(write, program)
-                if source is not None:
-                    wanted[source][write.component, write.layer] = None
-        for source, addresses in wanted.items():
-            self.run(source, list(addresses))
+    def want(self, program: Program, reads: Sequence[Address] = (), *, pairs: bool = False) -> None:
+        """Say what will be read of a program's run, so that it happens once and keeps it all.
+
+        Args:
+            program: without axes.
+            reads: activations.
+            pairs: the keys and values of every layer.
+        """
+        is_new = program not in self._wanted
+        self._wanted.setdefault(program, {}).update(dict.fromkeys(reads))
+        if pairs:
+            self._wants_pairs.add(program)
+        if is_new:
+            for asked in self.asked:
+                self.want_for(program, place(program, self.model.layout, asked.prompt))
+
+    def want_for(self, program: Program, placed: Sequence[Placed]) -> None:
+        """Want whatever some placed writes of a program read from."""
+        for write in placed:
+            source = source_program(write, program)
+            if source is not None:
+                self.want(source, [(write.component, write.layer)])
 
     def run(self, program: Program, reads: Sequence[Address] = ()) -> list[Tensor]:
-        """Run a program without axes on every prompt, keep the activations asked for, and return its logits.
+        """Run a program without axes on every prompt, keep what is wanted of it, and return its logits.
+
+        It runs once; again only where something is read that nobody said was wanted.
 
         Returns:
             For each prompt [draws, kept, vocab].
         """
-        kept = self._kept.get(program)
-        if kept is not None and all(address in kept[0] for address in reads):
+        self.want(program, reads)
+        addresses = list(self._wanted[program])
+        kept, pairs = self._kept.get(program), program in self._wants_pairs
+        if kept is not None and all(address in kept[0] for address in addresses) and (program in self._pairs) >= pairs:
             return self.logits[program]
-        addresses = list(dict.fromkeys([*(kept[0] if kept else ()), *reads]))
         placed = [place(program, self.model.layout, asked.prompt) for asked in self.asked]
-        self.prepare((program, writes) for writes in placed)
+        self.run_sources((program, writes) for writes in placed)
         jobs = [self.job(index, program, writes) for index, writes in enumerate(placed)]
         hooks = {address: self.model.layout.read_hook(*address) for address in addresses}
-        results = list(run_jobs(self.model, jobs, list(dict.fromkeys(hooks.values())), max_tokens=self.max_tokens))
+        results = list(
+            run_jobs(
+                self.model,
+                jobs,
+                list(dict.fromkeys(hooks.values())),
+                max_tokens=self.max_tokens,
+                keep_pairs=pairs,
+            )
+        )
+        self.work.add(jobs, self.model.n_layers)
         self.logits[program] = [result.logits for result in results]
         self._kept[program] = [{a: result.cache[hook] for a, hook in hooks.items()} for result in results]
+        if pairs:
+            self._pairs[program] = [
+                (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+                for layer in zip(*(result.pairs for result in results), strict=True)
+            ]
+        for key in [key for key in self._stacked if key[0] == program]:
+            del self._stacked[key]
         return self.logits[program]
+
+    def run_sources(self, needs: Iterable[tuple[Program, Sequence[Placed]]]) -> None:
+        """Run whatever the given writes read from; `needs` pairs each placed write's program with the writes."""
+        sources: dict[Program, None] = {}
+        for program, placed in needs:
+            self.want_for(program, placed)
+            sources.update((source, None) for write in placed if (source := source_program(write, program)) is not None)
+        for source in sources:
+            self.run(source)
+
+    def pairs(self, program: Program) -> list[Pair]:
+        """Keys and values of a run that was wanted with them, [prompt x draw, head, pos, d_head] per layer."""
+        return self._pairs[program]
 
     def job(self, index: int, program: Program, placed: Sequence[Placed], key: object = None) -> Job:
         """A job for one prompt and one cell; the runs it reads from must have been prepared."""
@@ -101,7 +146,12 @@ class Session:
         """A kept activation of all prompts, [prompts x draws, pos, ...]."""
         key = program, address
         if key not in self._stacked:
-            self._stacked[key] = torch.cat([kept[address] for kept in self._kept[program]])
+            each = self._kept[program]
+            whole = torch.cat([kept[address] for kept in each])
+            # What is kept becomes a view of it, so that nothing is held twice.
+            for kept, part in zip(each, whole.split([kept[address].shape[0] for kept in each]), strict=True):
+                kept[address] = part
+            self._stacked[key] = whole
         return self._stacked[key]
 
     def activation(self, program: Program, index: int, address: Address) -> Tensor:
@@ -203,36 +253,24 @@ class Session:
 
 def source_program(placed: Placed, program: Program) -> Program | None:
     """The program whose run a write reads from, None if it needs no run of this prompt."""
-    source = placed.write.source
+    return _run_of(placed.write.source, program)
+
+
+def runs_behind(programs: Iterable[Program]) -> list[Program]:
+    """Every run that some programs start from or read, the clean one first; each is done once per prompt."""
+    found: dict[Program, None] = {nothing: None}
+    pending = list(programs)
+    for program in pending:
+        for source in (program.corruption, *(_run_of(write.source, program) for write in program.ordered)):
+            if source is not None and source not in found:
+                found[source] = None
+                pending.append(source)
+    return list(found)
+
+
+def _run_of(source: object, program: Program) -> Program | None:
     if isinstance(source, Clean):
         return nothing
     if isinstance(source, Corrupted):
         return program.corruption
     return source.program if isinstance(source, Run) else None
-
-
-def ask(model: Model, prompts: Sequence[Prompt], *, answer_from_model: bool = False) -> list[Asked]:
-    """Tokenise prompts; those without an answer (or all, `answer_from_model`) get the model's own next token.
-
-    Raises:
-        UsageError: see `Model.tokenise`.
-    """
-    asked = []
-    for prompt in prompts:
-        if not isinstance(prompt, Prompt):
-            raise UsageError(f"{prompt!r} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)")
-        tokenised = model.tokenise(prompt)
-        answer = tokenised.answer_ids
-        if answer_from_model or not answer:
-            logits = model.logits(torch.tensor([tokenised.ids]), keep=1)
-            answer = (int(logits[0, -1].argmax()),)
-        asked.append(Asked(tokenised, answer))
-    return asked
-
-
-def buckets(asked: Sequence[Asked], size: int) -> list[list[int]]:
-    """Indices of prompts grouped by token length (answer tokens included), at most `size` in a group."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, one in enumerate(asked):
-        by_length[len(one.ids)].append(index)
-    return [group[i : i + size] for _, group in sorted(by_length.items()) for i in range(0, len(group), size)]

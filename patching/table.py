@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,24 @@ class Table:
         Raises:
             UsageError: no such file, a file cut short, or a Parquet file that is no trace.
         """
-        try:
-            arrow = pq.read_table(path)
-        except FileNotFoundError as error:
-            raise UsageError(f"there is no file {str(path)!r}") from error
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UsageError(f"{str(path)!r} is no readable Parquet file (cut short?): {error}") from error
-        meta = json.loads((arrow.schema.metadata or {}).get(_META_KEY, b"{}"))
-        return Table(arrow.to_pandas(), meta)
+        arrow = _read(pq.read_table, path)
+        return Table(arrow.to_pandas(), _meta(arrow.schema))
+
+    @staticmethod
+    def load_meta(path: str | Path) -> dict[str, Any]:
+        """Only what a table was made with; raises as `load`."""
+        return _meta(_read(pq.read_schema, path))
+
+
+def _read(reader: Callable[[str | Path], Any], path: str | Path) -> Any:
+    try:
+        return reader(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {str(path)!r}") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UsageError(f"{str(path)!r} is no readable Parquet file (cut short?): {error}") from error
+
+
+def _meta(schema: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((schema.metadata or {}).get(_META_KEY, b"{}"))
+    return found

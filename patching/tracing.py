@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,17 @@ from ..errors import MechinterpError, UsageError
 from ..models import Model
 from ..progress import progress_bar
 from ..prompts import Fact, Prompt
-from ..provenance import versions
-from .batch import DEFAULT_MAX_TOKENS
+from ..ranks import Ranks, ranks
 from .cells import Cell, cells
 from .grid import Counts, Grid
+from .group import GroupPlan
 from .metrics import Scores, score
-from .noise import Gaussian, Noise, PublishedNoise
-from .programs import SEVER, Program, nothing
-from .recipes import causal_tracing, default_window
-from .rows import cell_columns, frame_of, restored_names, severed_names
-from .running import GROUP, make_questions
-from .serves import serves
-from .session import Asked, Session, ask, buckets
-from .sigma import embedding_sigma
-from .sources import Run, Source
+from .planning import DRAWS, KINDS, SEVERED, Plan, plan
+from .programs import Program, nothing
+from .resolution import resolution
+from .rows import cell_columns, frame_of
+from .run_directory import TABLE, RunDirectory
+from .running import make_questions
 from .table import COLUMNS, Table
 
 
@@ -43,18 +41,18 @@ def trace(
     prompts: Sequence[Prompt | Fact],
     programs: Program | Sequence[Program] | None = None,
     *,
-    kinds: Sequence[str] = ("resid", "mlp", "attn"),
-    severed: Sequence[str] = ("mlp", "attn"),
+    kinds: Sequence[str] = KINDS,
+    severed: Sequence[str] = SEVERED,
     window: int | None = None,
     sigmas: float = 3.0,
     noise_level: float | None = None,
-    draws: int = 10,
+    draws: int = DRAWS,
     seed: int = 0,
     reference: bool = False,
     foil: str | None = None,
     engine: str = "auto",
+    memory: str | int | None = None,
     out: str | Path | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
     progress: bool = True,
 ) -> Table:
     """Trace where a model keeps what it says about some subjects.
@@ -68,7 +66,7 @@ def trace(
         prompts: what to trace; a prompt without an answer is scored by the model's own next token.
         programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
             first.
-        kinds, severed: which parts of causal tracing to run.
+        kinds, severed: which parts of causal tracing to run, all unless named.
         window: layers restored at once (odd windows are symmetric); default: `default_window`.
         sigmas: noise in standard deviations of token embeddings (see `sigma.embedding_sigma` for which tokens).
         noise_level: the noise's standard deviation itself, instead of `sigmas`.
@@ -80,109 +78,134 @@ def trace(
         foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
         engine: "exact" computes only what a patch can change, "plain" runs every cell as a full forward, "auto" is
             exact for models that pass a comparison of the two; either way some cells are run by both and compared.
-        out: where to write the table (Parquet).
-        max_tokens: tokens per forward; lower it when memory runs out.
+        memory: what may be held at once beside the model and the table, such as "4GB"; default: 2 GB, on a GPU half of
+            what is free.
+        out: a run directory (see `run_directory`): finished prompts are kept there as they come, a killed or
+            interrupted run goes on when it is asked for again, and the table ends in its `table.parquet`.  Under
+            torchrun the ranks share the prompts, and all return the whole table.
         progress: show a bar.
 
     Returns:
         The long table; see `patching.table`.
 
     Raises:
-        UsageError: bad prompts (all are looked at before anything runs), unknown kinds.
-        Interrupted: Ctrl-C; the finished prompts are in its `table`, and in a file beside `out`.
+        UsageError: bad prompts (all are looked at before anything runs), unknown kinds, options of causal tracing
+            beside programs, a run directory of another run.
+        MechinterpError: the exact engine and the plain executor differ; not even one row fits into the memory.
+        Interrupted: Ctrl-C; the finished prompts are in its `table`, and in `out`.
     """
-    if isinstance(prompts, (Prompt, Fact)):
-        raise UsageError("trace() takes a list of prompts; put this one in square brackets")
-    if window is not None and window < 1:
-        raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
-    asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
-    _check_names(asked_prompts)
-    asked = ask(model, asked_prompts, answer_from_model=reference)
-    if programs is None:
-        if reference:
-            window = 10 if window is None else window
-            if noise_level is None:
-                noise_level = sigmas * embedding_sigma(model, [p.subject for p in asked_prompts])
-            noise: Source = PublishedNoise(noise_level, draws)
-            other: Source | None = PublishedNoise(noise_level, draws, block=1)
-        else:
-            noise, other = Gaussian(sigmas, draws=draws, seed=seed, level=noise_level), None
-        window = default_window(model.n_layers) if window is None else window
-        chosen = causal_tracing(noise, window, kinds=kinds, severed=severed, severed_noise=other)
-    else:
-        chosen = [programs] if isinstance(programs, Program) else list(programs)
-    _check_programs(chosen, reference=reference, given=programs is not None)
-    if engine not in ("auto", "exact", "plain"):
-        raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
-    meta = _meta(model, chosen, asked, reference)
+    made = plan(
+        model, prompts, programs, kinds=kinds, severed=severed, window=window, sigmas=sigmas, noise_level=noise_level,
+        draws=draws, seed=seed, reference=reference, foil=foil, engine=engine, memory=memory,
+    )  # fmt: skip
+    return run_plan(made, out=out, progress=progress)
+
+
+def run_plan(made: Plan, *, out: str | Path | None = None, progress: bool = True) -> Table:
+    """Run what `plan` has planned; see `trace`."""
+    with ranks(made.model.device.type) as me:
+        if out is not None and Path(out).suffix == ".parquet":
+            raise UsageError(
+                f"out is the folder of a run, not a file; give a folder, or table.save({str(out)!r}) afterwards"
+            )
+        if out is not None:
+            return _in_directory(made, Path(out), me, progress and me.is_first)
+        if me.world > 1:
+            raise UsageError("several processes trace into one run directory; give out= (--out)")
+        return _in_memory(made, progress)
+
+
+def _in_memory(made: Plan, progress: bool) -> Table:
     frames: dict[int, pd.DataFrame] = {}
     counts = Counts()
-    refused = _refused(model, engine)
     try:
-        with progress_bar("tracing prompts", len(asked), shown=progress) as advance:
-            for group in buckets(asked, GROUP):
-                session = Session(model, [asked[i] for i in group], max_tokens)
-                made = _trace_group(session, chosen, foil, counts, refused=refused, seed=seed)
-                frames.update(zip(group, made, strict=True))
-                advance(len(group))
+        with progress_bar("tracing prompts", len(made.asked), shown=progress) as advance:
+            for group in made.groups:
+                new, did = _trace_group(made, group)
+                frames.update(zip(group.indices, new, strict=True))
+                counts.add(did)
+                advance(len(group.indices))
     except KeyboardInterrupt:
-        raise _interrupted(frames, {**meta, **asdict(counts)}, len(asked), out) from None
-    except (MechinterpError, RuntimeError) as error:
-        if out is None or not frames:
-            raise
-        partial = _interrupted(frames, {**meta, **asdict(counts)}, len(asked), out)
-        raise MechinterpError(f"{error}; {partial}") from error
-    table = _table(frames, {**meta, **asdict(counts)})
-    if out is not None:
-        table.save(out)
-    return table
+        message = f"interrupted after {len(frames)} of {len(made.asked)} prompts"
+        raise Interrupted(message, _table(frames, {**made.meta, **asdict(counts), "interrupted": True})) from None
+    return _table(frames, {**made.meta, **asdict(counts)})
 
 
-def _check_programs(programs: Sequence[Program], *, reference: bool, given: bool) -> None:
-    """Refuse what the table could not tell apart, and what would be compared with a baseline that is not its own."""
-    if not programs:
-        raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
-    if given and reference:
-        raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
-    if not reference and len({program.corruption for program in programs}) > 1:
-        raise UsageError("the programs of one trace share one corruption, their baseline; trace these apart")
-    seen: dict[tuple[str, str, int], Program] = {}
-    for program in programs:
-        key = restored_names(program), severed_names(program), program.window or 1
-        other = seen.setdefault(key, program)
-        if other != program:
-            raise UsageError(f"the table could not tell the rows of {other} from those of {program}; trace them apart")
+def _in_directory(made: Plan, out: Path, me: Ranks, progress: bool) -> Table:
+    if me.is_first:
+        RunDirectory.open(out, made)
+    me.barrier()  # the manifest is there
+    directory = RunDirectory.open(out, made)
+    made = made.regrouped(directory.groups)
+    missing = directory.missing()
+    me.barrier()  # everybody has seen the same parts missing
+    mine = [missing[index] for index in me.share(len(missing))]
+    with progress_bar("tracing prompts", len(made.asked), shown=progress) as advance:
+        advance(len(made.asked) - sum(len(made.groups[number].indices) for number in mine))
+        with _kept_in(directory, made):
+            for number in mine:
+                frames, did = _trace_group(made, made.groups[number])
+                directory.write(number, frames, asdict(did))
+                advance(len(frames))
+    me.barrier()  # all parts are there
+    if me.is_first:
+        table = _merged(directory, range(len(directory.groups)), made.meta)
+        table.save(out / TABLE)
+        directory.clear_parts()
+    me.barrier()  # the table is there
+    return table if me.is_first else Table.load(out / TABLE)
 
 
-def _refused(model: Model, engine: str) -> str | None:
-    """Why the exact engine is not used, None where it is."""
-    if engine == "plain":
-        return "the plain executor was asked for"
-    if engine == "auto" and not serves(model):
-        return "this model does not allow a growing batch"
-    return None
+@contextmanager
+def _kept_in(directory: RunDirectory, made: Plan) -> Iterator[None]:
+    """Say of what stops a run what is kept of it, and that it can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, MechinterpError, RuntimeError) as error:
+        left = set(directory.missing())
+        done = [number for number in range(len(directory.groups)) if number not in left]
+        kept = sum(len(directory.groups[number]) for number in done)
+        where = f"{kept} of {len(made.asked)} prompts are kept in {directory.path}; start the same run again to go on"
+        if isinstance(error, KeyboardInterrupt):
+            table = _merged(directory, done, {**made.meta, "interrupted": True})
+            raise Interrupted(f"interrupted: {where}", table) from None
+        raise MechinterpError(f"{error}; {where}") from error
 
 
-def _trace_group(
-    session: Session, programs: Sequence[Program], foil: str | None, counts: Counts, *, refused: str | None, seed: int
-) -> list[pd.DataFrame]:
-    """The frames of the prompts of one session."""
-    questions = make_questions(session, foil)
-    corrupted = session.run(programs[0].corruption)
+def _merged(directory: RunDirectory, numbers: Iterable[int], meta: dict[str, Any]) -> Table:
+    """The finished parts as one table."""
+    frames: dict[int, pd.DataFrame] = {}
+    counts = Counts()
+    for number in numbers:
+        new, did = directory.read(number)
+        frames.update(zip(directory.groups[number], new, strict=True))
+        counts.add(Counts(**did))
+    return _table(frames, {**meta, **asdict(counts)})
+
+
+def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Counts]:
+    """The frames of the prompts of one group."""
+    session = group.session(made.model, made.budget)
+    questions = make_questions(session, made.foil)
+    corrupted = session.run(group.programs[0].corruption)
+    grid = Grid(session, group, questions)
     patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
-    for one in Grid(session, programs, questions, counts, refused=refused, seed=seed).run():
+    for one in grid.run():
         patched[one.prompt][one.program, one.cell] = one.scores
     frames = []
     for index, asked in enumerate(session.asked):
+        clean = score(session.logits[nothing][index], questions[index])
         parts = [
-            cell_columns(asked, "clean", score(session.logits[nothing][index], questions[index])),
+            cell_columns(asked, "clean", clean),
             cell_columns(asked, "corrupted", score(corrupted[index], questions[index])),
         ]
-        for program in programs:
+        for program in group.programs:
             for cell in cells(program, session.model.layout, asked.prompt):
                 parts.append(cell_columns(asked, "patched", patched[index][program, cell], program, cell))
         frames.append(frame_of(parts))
-    return frames
+        logits = session.logits[nothing][index]
+        grid.counts.resolution = max(grid.counts.resolution, resolution(logits, made.model.dtype))
+    return frames, grid.counts
 
 
 def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
@@ -190,67 +213,3 @@ def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
     ordered = [frames[index] for index in sorted(frames)]
     frame = pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame(columns=list(COLUMNS))
     return Table(frame, meta)
-
-
-def _interrupted(
-    frames: dict[int, pd.DataFrame], meta: dict[str, Any], given: int, out: str | Path | None
-) -> Interrupted:
-    table = _table(frames, {**meta, "interrupted": True})
-    where = ""
-    if out is not None and frames:
-        partial = Path(out).with_suffix(".partial.parquet")
-        table.save(partial)
-        where = f", kept in {partial}"
-    return Interrupted(f"interrupted after {len(frames)} of {given} prompts{where}", table)
-
-
-def _check_names(prompts: Sequence[Prompt]) -> None:
-    """The table tells prompts apart by name, so two prompts must not share one."""
-    if not prompts:
-        raise UsageError("there are no prompts to trace")
-    seen: set[str] = set()
-    for prompt in prompts:
-        if prompt.name in seen:
-            raise UsageError(f"two prompts have the name {prompt.name!r}; give each an id of its own")
-        seen.add(prompt.name)
-
-
-def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
-    noises = [write.source for program in programs for write in program.corruption.ordered]
-    noise = next((source for source in noises if isinstance(source, (Noise, PublishedNoise))), None)
-    level: float | None = None
-    if isinstance(noise, PublishedNoise):
-        level = noise.level
-    elif noise is not None:
-        level = noise.level if noise.level is not None else noise.sigmas * embedding_sigma(model)
-    quirk = any(isinstance(w.source, Run) for p in programs for w in p.ordered if w.verb == SEVER)
-    return {
-        "model": model.name,
-        "architecture": model.architecture,
-        "n_layers": model.n_layers,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "fingerprint": model.fingerprint(),
-        "programs": [str(program) for program in programs],
-        "prompts": len(asked),
-        "draws": programs[0].draws or 1,
-        "seed": getattr(noise, "seed", None),
-        "sigmas": getattr(noise, "sigmas", None),
-        "noise_level": level,
-        "window": max(program.window or 1 for program in programs),
-        "reference": reference,
-        "severed_within_draw": not quirk,
-        "versions": versions(),
-        "warnings": [sentence for one in asked for sentence in _warnings(one)],
-    }
-
-
-def _warnings(asked: Asked) -> list[str]:
-    prompt, found = asked.prompt.prompt, []
-    if asked.prompt.mentions > 1:
-        found.append(
-            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' "
-            "is corrupted"
-        )
-    if not asked.prompt.exact:
-        found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")
-    return found

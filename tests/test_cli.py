@@ -124,7 +124,7 @@ def test_demo_in_small(call, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     for words in ("early site?", "late site?", "P(new)", "neighbourhood (NS)", "done in"):
         assert words in outcome.out
-    for name in ("aie-atlas.png", "aie-atlas-plain.png", "edit.safetensors", "edits.json", "trace-atlas.parquet"):
+    for name in ("aie-atlas.png", "aie-atlas-plain.png", "edit.safetensors", "edits.json", "trace-atlas/table.parquet"):
         assert (tmp_path / "d" / name).stat().st_size > 0
 
 
@@ -216,9 +216,11 @@ def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypat
     monkeypatch.setattr(tracing, "_trace_group", interrupted)
     outcome = call("trace", "atlas", "atlas", "--limit", "8", "--draws", "2", "--out", "run", "-q")
     assert outcome.code == 1
-    assert "interrupted after" in outcome.err
-    assert "table.partial.parquet" in outcome.err
-    assert mi.Table.load(tmp_path / "run" / "table.partial.parquet").meta["interrupted"] is True
+    assert "interrupted: " in outcome.err
+    assert "of 8 prompts are kept in run; start the same run again to go on" in outcome.err
+    monkeypatch.setattr(tracing, "_trace_group", done)
+    assert call("trace", "atlas", "atlas", "--limit", "8", "--draws", "2", "--out", "run", "-q").code == 0
+    assert len(mi.Table.load(tmp_path / "run" / "table.parquet").prompts) == 8
 
 
 def test_running_out_of_memory_says_what_to_lower(call, monkeypatch: pytest.MonkeyPatch) -> None:

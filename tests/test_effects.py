@@ -196,8 +196,8 @@ def test_a_real_trace_is_analysed_from_end_to_end(tmp_path: Path) -> None:
         Prompt("{} was born in", "Ada Stone", "Lund", id="ada", relation="born_in"),
         Prompt("The birthplace of {} is", "Bo Ek", "Turku", id="bo", relation="born_in"),
     ]
-    trace(tiny_model(), prompts, draws=3, window=2, out=tmp_path / "trace.parquet", progress=False)
-    table = Table.load(tmp_path / "trace.parquet")
+    trace(tiny_model(), prompts, draws=3, window=2, out=tmp_path / "run", progress=False)
+    table = Table.load(tmp_path / "run" / "table.parquet")
     effects = average_indirect_effects(table).set_index(SITE)
     totals = total_effects(table).set_index("prompt")
     # Restoring the whole last residual state at the last token brings the clean run back: the total effect, exactly.

@@ -35,14 +35,14 @@ def same_tables(model: Model, prompts: list[mi.Prompt], **options: object) -> mi
     for metric in ("log_prob", "logit_diff", "kl"):
         assert np.allclose(exact.frame[metric], plain.frame[metric], atol=2e-3, rtol=2e-3), metric
     assert exact.meta["plain"] == {}
-    assert plain.meta["token_layers"] == plain.meta["naive_token_layers"] == exact.meta["naive_token_layers"]
+    assert plain.meta["token_layers"] > plain.meta["naive_token_layers"] == exact.meta["naive_token_layers"]
     return exact
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_equals_the_plain_executor(kind: str) -> None:
     model = small_model(kind)
-    assert serves(model)
+    assert serves(model) is None
     table = same_tables(model, PROMPTS, draws=3, window=2)
     assert table.meta["token_layers"] < 0.6 * table.meta["naive_token_layers"]
     assert table.meta["no_op_cells"] > 0
@@ -70,13 +70,14 @@ def test_a_model_it_cannot_serve_is_traced_plainly_and_says_so() -> None:
     torch.manual_seed(0)
     config = BloomConfig(vocab_size=320, hidden_size=48, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
     model = mi.load(BloomForCausalLM(config), tokenizer=tokenizer(), name="small-bloom")
-    assert not serves(model)
+    assert serves(model)
     table = mi.trace(model, PROMPTS[:1], draws=2, window=1, kinds=["mlp"], severed=[], progress=False)
-    assert list(table.meta["plain"].values()) == ["this model does not allow a growing batch"]
+    (reason,) = table.meta["plain"].values()
+    assert reason.startswith("this model does not allow a growing batch: ")
 
 
 def test_a_difference_between_the_executors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid_module, "check_tolerance", lambda dtype: -1.0)
+    monkeypatch.setattr(grid_module, "check_tolerance", lambda dtype: (-1.0, -1.0))
     with pytest.raises(MechinterpError, match="differ by .* in probability .*at token .*engine=.plain."):
         mi.trace(small_model(), PROMPTS[:1], engine="exact", draws=2, window=2, progress=False)
 

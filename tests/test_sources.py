@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.models import MLP_WIDTH, WIDTH, small_model
+from support.zoo import MLP_WIDTH, WIDTH, small_model
 
 from mechinterp import Model, Prompt, UsageError
 from mechinterp.patching import (
@@ -40,7 +40,8 @@ from mechinterp.patching import (
     trace,
     z,
 )
-from mechinterp.patching.session import Session, ask
+from mechinterp.patching.asked import ask
+from mechinterp.patching.session import Session
 from mechinterp.patching.sources import Source
 
 PROMPT = Prompt("the {} lives in the old town of", "ada bo", "rome")

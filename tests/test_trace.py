@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from support.models import KINDS, LAYERS, small_model
+from support.zoo import KINDS, LAYERS, small_model
 
 from mechinterp import Fact, MechinterpError, Model, Prompt, Table, UsageError
 from mechinterp.patching import (
@@ -277,41 +276,18 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, groups: int) -> None:
     monkeypatch.setattr(tracing, "_trace_group", group)
 
 
-def test_ctrl_c_keeps_the_finished_prompts(model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_finished_prompts(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [PROMPT, OTHER.with_answer("oslo"), Prompt("{} was near", "gus", "lund", id="p2")]  # of three lengths
     whole = trace(model, prompts, draws=2, progress=False)
-    out = tmp_path / "trace.parquet"
     interrupt_after(monkeypatch, 2)
-    with pytest.raises(
-        Interrupted, match="interrupted after 2 of 3 prompts, kept in .*trace.partial.parquet"
-    ) as stopped:
-        trace(model, prompts, draws=2, out=out, progress=False)
+    with pytest.raises(Interrupted, match=r"^interrupted after 2 of 3 prompts$") as stopped:
+        trace(model, prompts, draws=2, progress=False)
     table = stopped.value.table
-    kept = Table.load(tmp_path / "trace.partial.parquet")
-    assert kept.frame.equals(table.frame)
-    assert kept.meta["interrupted"] is True
-    assert [path.name for path in tmp_path.iterdir()] == ["trace.partial.parquet"]
+    assert table.meta["interrupted"] is True
     assert len(table.prompts) == 2
     for name in table.prompts:
         mine, wanted = (one.frame[one.frame["prompt"] == name] for one in (table, whole))
         np.testing.assert_array_equal(mine["prob"], wanted["prob"])
-
-
-def test_ctrl_c_before_the_first_prompt_writes_no_file(
-    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    interrupt_after(monkeypatch, 0)
-    with pytest.raises(Interrupted, match=r"interrupted after 0 of 1 prompts$") as stopped:
-        trace(model, [PROMPT], out=tmp_path / "trace.parquet", progress=False)
-    assert len(stopped.value.table) == 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_finished_trace_is_written(model: Model, tmp_path: Path) -> None:
-    table = trace(model, [PROMPT], draws=2, out=tmp_path / "deep" / "trace.parquet", progress=False)
-    loaded = Table.load(tmp_path / "deep" / "trace.parquet")
-    assert loaded.frame.equals(table.frame)
-    assert loaded.meta == table.meta
 
 
 def test_a_subject_named_twice_is_told(model: Model) -> None:
@@ -373,19 +349,10 @@ def test_reference_brings_its_own_programs(model: Model) -> None:
         trace(model, [PROMPT], NOISE | restore(mlp.each @ every), reference=True, progress=False)
 
 
-def test_a_failure_halfway_keeps_and_names_what_is_finished(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done, calls = tracing._trace_group, []
-
-    def failing(*arguments: Any, **named: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 1:
-            raise RuntimeError("the disc is on fire")
-        return done(*arguments, **named)
-
-    monkeypatch.setattr(tracing, "_trace_group", failing)
-    prompts = [PROMPT, Prompt("{} was born in the big", PROMPT.subject, id="longer")]
-    with pytest.raises(MechinterpError, match="on fire; .* 1 of 2 prompts, kept in .*partial.parquet"):
-        trace(model, prompts, NOISE | restore(mlp.each @ every), out=tmp_path / "t.parquet", progress=False)
-    assert len(Table.load(tmp_path / "t.partial.parquet").prompts) == 1
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kinds", ("mlp",)), ("severed", ()), ("window", 2), ("sigmas", 1.0), ("noise_level", 0.1), ("draws", 3)],
+)
+def test_options_of_causal_tracing_beside_programs_are_refused(model: Model, name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^{name} would have no effect: the programs given say"):
+        trace(model, [PROMPT], NOISE | restore(mlp.each @ every), progress=False, **{name: value})

@@ -22,6 +22,12 @@ Device = Annotated[str | None, typer.Option(help="`cpu`, `cuda`, ...; default: w
 Dtype = Annotated[str | None, typer.Option(help="`float32`, `float64`, `bfloat16`; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: PyTorch's choice.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="What may be held beside model and table, e.g. `4GB`; default: 2GB, or half of what a GPU has free."
+    ),
+]
 MaxTokens = Annotated[
     int, typer.Option(min=1, help="Tokens per forward (rows x length); lower it when memory runs out.")
 ]

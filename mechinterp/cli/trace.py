@@ -39,32 +39,46 @@ def trace(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
-    max_tokens: options.MaxTokens = 4096,
+    memory: options.Memory = None,
+    engine: Annotated[
+        str, typer.Option(help="exact: only what a patch can change; plain: every cell in full; auto: exact if it can.")
+    ] = "auto",
+    explain: Annotated[bool, typer.Option("--explain", help="Say what the run costs, and stop.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Causal tracing: corrupt the subject, restore one site at a time, see what brings the answer back.
 
     Writes `table.parquet` (one row per cell and draw), `effects.json` (average indirect effects with intervals) and
-    figures into the folder given with `--out`.
+    figures into the folder given with `--out`.  Finished facts are kept there as they come: after Ctrl-C, a crash or a
+    kill the same command goes on.  Under torchrun the processes share the facts.
 
     Examples:
 
         mechinterp trace atlas atlas --limit 50 --out runs/atlas
 
+        mechinterp trace gpt2-xl known_1000.json --limit 200 --explain
+
         mechinterp trace gpt2-xl known_1000.json --limit 200 --device cuda --out runs/xl
+
+        torchrun --nproc-per-node 2 -m mechinterp trace atlas atlas --out runs/all
 
         mechinterp trace atlas --prompt "{} was born in" --subject "Marta Halberg" --out runs/one
     """
     from .. import patching
+    from ..ranks import Ranks
 
     loaded = options.load_model(model, device, dtype, threads)
     prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
-    out.mkdir(parents=True, exist_ok=True)
-    table = patching.trace(
+    plan = patching.plan(
         loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
-        seed=seed, reference=reference, out=out / "table.parquet", max_tokens=max_tokens, progress=not quiet,
+        seed=seed, reference=reference, engine=engine, memory=memory,
     )  # fmt: skip
-    report(table, out, seed=seed)
+    if explain:
+        Console(soft_wrap=True).print(str(plan.timed()), highlight=False, markup=False)
+        return
+    table = patching.run_plan(plan, out=out, progress=not quiet)
+    if Ranks.current().is_first:
+        report(table, out, seed=seed)
 
 
 def report(table: Table, out: Path, *, seed: int = 0) -> None:
