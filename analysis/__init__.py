@@ -12,6 +12,7 @@ from .effects import total_effects as total_effects
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate_edit as evaluate_edit
 from .evaluation import evaluate_edits as evaluate_edits
+from .fluency import fluency as fluency
 from .intervals import Intervals as Intervals
 from .intervals import bootstrap_band as bootstrap_band
 from .intervals import bootstrap_mean as bootstrap_mean
@@ -21,6 +22,10 @@ from .plot_aie import plot_aie as plot_aie
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
 from .plot_prompt import plot_prompt as plot_prompt
 from .questions import ask as ask
+from .references import References as References
+from .references import ReferenceText as ReferenceText
+from .references import atlas_references as atlas_references
+from .references import read_references as read_references
 from .rome_sweep import rome_by_layer as rome_by_layer
 from .scoring import score as score
 from .sweep import edit_by_layer as edit_by_layer
