@@ -2,6 +2,8 @@
 
 from .collect import collect_moments as collect_moments
 from .contexts import sample_contexts as sample_contexts
+from .convergence import Convergence as Convergence
+from .convergence import Look as Look
 from .edit import Edit as Edit
 from .factors import Factors as Factors
 from .hparams import PRESET_DIFFERENCES as PRESET_DIFFERENCES

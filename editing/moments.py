@@ -21,7 +21,15 @@ from ..errors import MechinterpError, UsageError
 from ..models import Model
 from ..provenance import versions
 from .hashing import short, tensor_bytes
-from .spectrum import MAX_CONDITION, Repair, Solver, cholesky_solver, repaired_solver, shrinkage_strength
+from .spectrum import (
+    MAX_CONDITION,
+    Repair,
+    Solver,
+    cholesky_solver,
+    effective_rank,
+    repaired_solver,
+    shrinkage_strength,
+)
 
 _DEFAULT_STRENGTH = {"ridge": 1e-4, "pseudo-inverse": 1e-8}
 
@@ -141,11 +149,17 @@ class SecondMoment:
         """One moment from several, collected from different texts (shards of one body, say).
 
         Raises:
-            UsageError: none given, or of different layers or models.
+            UsageError: none given, of different layers or models, two of the same texts, or one that was not
+                collected from text.
         """
-        from .collect import merge_moments
+        from .merging import merge_moments
 
         return merge_moments(list(parts))
+
+    @property
+    def from_text(self) -> bool:
+        """Collected from text; not one that was given, nor C = I."""
+        return bool(self.texts)
 
     @cached_property
     def spectrum(self) -> Float64[Tensor, " d_mlp"]:
@@ -166,8 +180,7 @@ class SecondMoment:
     @property
     def effective_rank(self) -> float:
         """exp of the entropy of the normalised eigenvalues (Roy and Vetterli 2007)."""
-        shares = self.spectrum.clamp_min(0) / self.spectrum.clamp_min(0).sum()
-        return float(torch.special.entr(shares).sum().exp())
+        return effective_rank(self.spectrum)
 
     @property
     def dead_units(self) -> int:

@@ -65,6 +65,12 @@ def shrinkage_strength(matrix: Float64[Tensor, "d d"], fourth_moment: float, sam
     return min(1.0, noise / distance) if distance > 0 else 1.0
 
 
+def effective_rank(eigenvalues: Float64[Tensor, " d"]) -> float:
+    """exp of the entropy of the normalised eigenvalues (Roy and Vetterli 2007)."""
+    shares = eigenvalues.clamp_min(0) / eigenvalues.clamp_min(0).sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
 def cholesky_solver(matrix: Float64[Tensor, "d d"]) -> Solver | None:
     """Solver by the Cholesky factor, None where the matrix is not positive definite."""
     factor, failed = torch.linalg.cholesky_ex(matrix)

@@ -91,10 +91,12 @@ class Ranks:
         """The device of this process where the user asked for one: "cuda" becomes a GPU of its own.
 
         Raises:
-            UsageError: there are more processes on this machine than GPUs.
+            UsageError: one GPU for all of them was asked for, or there are fewer GPUs than processes.
         """
-        if self.alone or asked != "cuda":
+        if self.alone or asked is None or not asked.startswith("cuda"):
             return asked
+        if asked != "cuda":
+            raise UsageError(f"every process would use {asked}; ask for plain cuda, and each gets a GPU of its own")
         there = torch.cuda.device_count()
         if self.local >= there:
             raise UsageError(
@@ -158,7 +160,7 @@ def ranks(device: str | torch.device = "cpu", *, timeout: timedelta = timedelta(
     if me.alone or dist.is_initialized():
         yield me
         return
-    on_gpu = torch.device(device).type == "cuda"
+    on_gpu = str(device).startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(me.device("cuda"))
     store = PrefixStore(f"mechinterp/{next(_groups)}", _store(timeout))

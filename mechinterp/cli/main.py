@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError
-from . import demo, edit, facts, moments, show, trace
+from . import demo, edit, facts, moments, moments_merge, show, trace
 
 app = typer.Typer(
     name="mechinterp",
@@ -44,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "trace": trace.trace,
     "edit": edit.edit,
     "moments": moments.moments,
+    "moments-merge": moments_merge.moments_merge,
     "facts": facts.facts,
     "show": show.show,
 }

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..errors import UsageError
+from ..errors import MechinterpError, UsageError
 from . import options
+
+if TYPE_CHECKING:
+    from ..editing import SecondMoment
+
+CONVERGED = 0.99
+"""The cosine that `--until converged` asks for."""
 
 
 def moments(
@@ -22,6 +28,13 @@ def moments(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many tokens; about 10 per MLP unit is enough.")
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            help=f"`converged` (or a cosine; {CONVERGED}): stop once doubling the text leaves C^-1 k as it is, for "
+            "nine in ten of 64 keys."
+        ),
+    ] = None,
     out: options.Out = Path("moments"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -31,37 +44,65 @@ def moments(
 ) -> None:
     """Collect C = E[k k^T], what ROME calls the uncentred covariance of keys, over a body of text.
 
-    Writes `layer-N.safetensors` per layer, with the fingerprints of model and text: it will serve no other model.
-    Interrupted with Ctrl-C, it keeps what was counted so far.
+    Writes `layer-N.safetensors` per layer, with the fingerprints of model and text: it will serve no other model; and
+    `convergence.csv`: how far C^-1 k was settled after how many tokens.  Interrupted with Ctrl-C, it keeps what was
+    counted so far; interrupted or killed, the same command goes on where the sums were last written down.  Under
+    torchrun the processes share the text.
 
     Examples:
 
         mechinterp moments atlas --layer 3 --out moments
 
-        mechinterp moments gpt2-xl --layer 17 --text wikipedia.jsonl --tokens 100000 --device cuda --out moments
+        mechinterp moments gpt2-xl --layer 17 --text wikipedia.jsonl --until converged --device cuda --out moments
+
+        torchrun --nproc-per-node 8 -m mechinterp moments gpt2-xl --layer 17 --text wikipedia.jsonl --device cuda
     """
     from .. import atlas
-    from ..editing import collect_moments
+    from ..editing import Convergence, collect_moments
+    from ..ranks import ranks
     from ..texts import read_texts
 
-    loaded = options.load_model(model, device, dtype, threads)
+    wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
-    for one in layer:
-        loaded.layout.check_layer(one)
-    out.mkdir(parents=True, exist_ok=True)
-    found = collect_moments(
-        loaded, read_texts(text or model), layer, max_tokens=tokens, batch_tokens=max_tokens, progress=not quiet
-    )
-    console = Console(soft_wrap=True)
-    for index, moment in found.items():
-        path = out / f"layer-{index}.safetensors"
-        moment.save(path)
-        console.print(
-            f"{path}: {moment.tokens:,} tokens, condition number {moment.condition:.2g}, effective rank "
-            f"{moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
-            + ("" if moment.complete else " (interrupted: incomplete)"),
-            highlight=False,
-        )
+    with ranks(device or "cpu") as me:
+        loaded = options.load_model(model, me.device(device), dtype, threads)
+        for one in layer:
+            loaded.layout.check_layer(one)
+        shown = not quiet and me.is_first
+        log = Console(stderr=True, soft_wrap=True)
+        watch = Convergence(until=wanted, told=(lambda look: log.print(str(look), highlight=False)) if shown else None)
+        found = collect_moments(
+            loaded, read_texts(text or model), layer,
+            max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
+        )  # fmt: skip
+        if me.is_first:
+            watch.table().to_csv(out / "convergence.csv", index=False)
+            _print(found, out)
     if not all(moment.complete for moment in found.values()):
         raise typer.Exit(1)
+    if wanted is not None and not watch.settled:
+        raise MechinterpError(
+            f"the text was used up before C^-1 k was settled to a cosine of {wanted:g}; the files are written, but "
+            "give more text (or --tokens) for moments that more text would not change"
+        )
+
+
+def _cosine(until: str) -> float:
+    try:
+        return CONVERGED if until == "converged" else float(until)
+    except ValueError:
+        raise UsageError(
+            f"--until is {until!r}; give `converged`, or the cosine that is wanted, such as 0.995"
+        ) from None
+
+
+def _print(found: dict[int, SecondMoment], out: Path) -> None:
+    console = Console(soft_wrap=True)
+    for index, moment in found.items():
+        console.print(
+            f"{out / f'layer-{index}.safetensors'}: {moment.tokens:,} tokens, condition number {moment.condition:.2g}, "
+            f"effective rank {moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
+            + ("" if moment.complete else " (interrupted: incomplete; the same command goes on)"),
+            highlight=False,
+        )
