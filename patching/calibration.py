@@ -11,7 +11,6 @@ from functools import partial
 from ..models import Model
 from .budget import Budget
 from .cells import cells, place
-from .engine import Engine
 from .grid import Grid
 from .group import GroupPlan, plan_group
 from .programs import Program
@@ -19,6 +18,9 @@ from .running import make_questions
 
 _TOKENS = 512
 """Tokens per forward while calibrating: about as fast per token as larger ones, and soon over."""
+
+_TOGETHER = 4
+"""Forwards that share the last layer, as many do in earnest."""
 
 
 def measured_seconds(model: Model, groups: Sequence[GroupPlan], budget: Budget, limit: float) -> float:
@@ -37,7 +39,7 @@ def measured_seconds(model: Model, groups: Sequence[GroupPlan], budget: Budget, 
     refused = next(iter(group.plain.values()), None) if not group.exact else None
     small = replace(budget, tokens=_TOKENS)
     alone = plan_group(model, group.indices[:1], group.asked[:1], group.programs, small, refused=refused, checked=0)
-    session = alone.session(model, small)
+    session = alone.session()
     grid = Grid(session, alone, make_questions(session))
     in_full = sum(one.price.plain_token_layers for one in groups)
     split = sum(one.price.token_layers for one in groups) - in_full
@@ -58,9 +60,9 @@ def _columns(grid: Grid) -> Iterator[Callable[[], object]]:
     generator = random.Random(0)
     for part in grid.plan.exact:
         grid.run_sources(part)
-        engine = Engine(grid.session, part.splits)
-        for job in generator.sample(part.jobs, len(part.jobs)):
-            yield partial(_exhaust, grid.column, engine, job)
+        jobs = generator.sample(part.jobs, len(part.jobs))
+        for start in range(0, len(jobs), _TOGETHER):
+            yield partial(_exhaust, grid.columns, part, jobs[start : start + _TOGETHER])
 
 
 def _full_forwards(grid: Grid) -> Iterator[Callable[[], object]]:

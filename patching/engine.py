@@ -3,26 +3,33 @@
 In a causal decoder a patch at (token t, layer l) changes only tokens from t on and layers from l on.  So a column runs
 over the tokens from t on, with the keys and values of the corrupted run in front (`prefix`), and its batch grows: at
 the input of each block the rows of the cells that start there join, with the corrupted residual stream and the restored
-value in it.  Everything goes through public hook points, so every decoder that allows it is served.
+value in it.  In the last layer only the scored tokens matter (`ends`).  Everything goes through public hook points, so
+every decoder that allows it is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from ..errors import MechinterpError
 from ..layout import ATTN, MLP, RESID, RESID_PRE
+from .batch import Pair
 from .columns import ColumnCell, Split
+from .ends import Ends, KeysReady, LastLayer
 from .jobs import ColumnJob
-from .prefix import prefix_cache
+from .prefix import PrefixLayer
 from .programs import Program
 from .session import Session
+
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,25 +49,48 @@ class Engine:
     Args:
         session: prompts alike in length, whose runs have been done with what `columns.reads_of` says.
         splits: the programs.
+        most_waiting: rows that may wait for the last layer.
     """
 
     session: Session
     splits: Sequence[Split]
+    most_waiting: int
+
+    def __post_init__(self) -> None:
+        asked = self.session.asked[0]
+        pairs = self.session.pairs(self.corruption)
+        self._ends: Ends[tuple[ColumnJob, ColumnCell, int]] = Ends(
+            self.session.model, pairs, len(asked.ids), len(asked.answer)
+        )
 
     @property
     def corruption(self) -> Program:
         """What the programs share."""
         return self.splits[0].program.corruption
 
-    def run(self, job: ColumnJob) -> list[ColumnResult]:
-        """All cells of one forward."""
-        rows = _Rows(job, self.session.model.device)
-        logits = _Column(self, rows, job).run()
+    def run(self, job: ColumnJob) -> Iterator[ColumnResult]:
+        """One forward; gives the cells that are finished, of this job or of earlier ones."""
+        column = _Column(self, job)
+        owners = [(job, cell, prompt) for cell, prompt in column.rows.owners]
         self.session.work.token_layers += job.token_layers(self.session.model.n_layers)
-        return [
-            ColumnResult(prompt, job.position, cell, logits[index * job.draws : (index + 1) * job.draws])
-            for index, (cell, prompt) in enumerate(rows.owners)
-        ]
+        if not job.stops_early(self.session.model.n_layers):
+            yield from _results(owners, column.run())
+            return
+        if self._ends.owners and self._ends.rows + len(owners) * job.draws > self.most_waiting:
+            yield from self.finish()
+        self._ends.add(owners, *column.run_to_last_layer())
+
+    def finish(self) -> Iterator[ColumnResult]:
+        """The cells that still wait for their last layer."""
+        if self._ends.owners:
+            yield from _results(*self._ends.run())
+
+
+def _results(owners: list[tuple[ColumnJob, ColumnCell, int]], logits: Tensor) -> Iterator[ColumnResult]:
+    start = 0
+    for job, cell, prompt in owners:
+        yield ColumnResult(prompt, job.position, cell, logits[start : start + job.draws])
+        start += job.draws
 
 
 class _Rows:
@@ -85,43 +115,83 @@ class _Rows:
 class _Column:
     """One growing forward."""
 
-    def __init__(self, engine: Engine, rows: _Rows, job: ColumnJob) -> None:
-        self.engine, self.rows, self.job, self.position = engine, rows, job, job.position
+    def __init__(self, engine: Engine, job: ColumnJob) -> None:
+        self.engine, self.job, self.position = engine, job, job.position
         self.session = engine.session
         self.model = engine.session.model
+        self.rows = _Rows(job, self.model.device)
         self.present = 0
         self.fired: list[str] = []
 
     def run(self) -> Float[Tensor, "row kept vocab"]:
-        model, layout = self.model, self.model.layout
-        width = self.job.width
-        hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
-        n_layers = model.n_layers
-        for layer in range(n_layers):
+        """Through all layers."""
+        n_layers = self.model.n_layers
+        hooks = self._hooks(n_layers)
+        rows = self.rows.count(n_layers)
+        if rows > self.rows.count(n_layers - 1):
+            hooks.append((self.model.layout.hook(RESID, n_layers - 1), self._join(n_layers)))
+        logits = self._forward(hooks, self._prefix())
+        self._check(len(hooks), logits.shape[0] == rows)
+        return logits
+
+    def run_to_last_layer(self) -> tuple[Float[Tensor, "row pos d_model"], Pair]:
+        """The residual stream entering the last layer, and that layer's keys and values of all tokens."""
+        last = self.model.n_layers - 1
+        hooks = self._hooks(last)
+        arrived: list[Tensor] = []
+        join = self._join(last)
+
+        def arrive(value: Tensor, hook: object) -> Tensor | None:
+            joined = join(value, hook)
+            arrived.append(value if joined is None else joined)
+            return joined
+
+        hooks.append((self.model.layout.hook(RESID_PRE, last), arrive))
+        cache = self._prefix(last_layer=LastLayer)
+        layer: Any = cache.layers[last]
+        with suppress(KeysReady):
+            self._forward(hooks, cache)
+        self._check(len(hooks), len(arrived) == 1 and hasattr(layer, "found"))
+        return arrived[0], layer.found
+
+    def _hooks(self, layers: int) -> list[Hook]:
+        """Joins and writes of the first layers."""
+        layout = self.model.layout
+        hooks: list[Hook] = []
+        for layer in range(layers):
             hooks.append((layout.hook(RESID_PRE, layer), self._join(layer)))
             for name in (ATTN, MLP, RESID):
                 writes = self._writes(name, layer)
                 if writes:
-                    hooks.append((layout.hook(name, layer), self._write(writes, width)))
-        rows = self.rows.count(n_layers)
-        if rows > self.rows.count(n_layers - 1):
-            hooks.append((layout.hook(RESID, n_layers - 1), self._join(n_layers)))
-        extra = (
-            {"past_key_values": prefix_cache(self.session.pairs(self.engine.corruption), self.position, self._samples)}
-            if self.position
-            else {"use_cache": False}
+                    hooks.append((layout.hook(name, layer), self._write(writes, self.job.width)))
+        return hooks
+
+    def _prefix(self, last_layer: type[PrefixLayer] = PrefixLayer) -> Cache:
+        """Keys and values of the corrupted run, for the rows that are in the batch at each time."""
+        pairs = self.session.pairs(self.engine.corruption)
+        kinds = [PrefixLayer] * (len(pairs) - 1) + [last_layer]
+        return Cache(
+            layers=[
+                kind(keys, values, self.position, self._samples)
+                for kind, (keys, values) in zip(kinds, pairs, strict=True)
+            ]
         )
+
+    def _forward(self, hooks: list[Hook], cache: Cache) -> Tensor:
+        model = self.model
         # A placeholder of one row: masks and rotary tables keep batch 1 and broadcast over the rows that join later.
-        placeholder = torch.zeros(1, width, model.d_model, dtype=model.dtype, device=model.device)
+        placeholder = torch.zeros(1, self.job.width, model.d_model, dtype=model.dtype, device=model.device)
         with torch.no_grad():
             logits: Tensor = model.bridge.run_with_hooks(
-                placeholder, fwd_hooks=hooks, logits_to_keep=self.job.keep, **extra
-            )
-        if len(self.fired) != len(hooks) or logits.shape[0] != rows:
-            raise MechinterpError(
-                f"{model.name}: {len(self.fired)} of {len(hooks)} hooks of a column fired; use engine='plain'"
+                placeholder, fwd_hooks=hooks, logits_to_keep=self.job.keep, past_key_values=cache
             )
         return logits
+
+    def _check(self, hooks: int, sound: bool) -> None:
+        if len(self.fired) != hooks or not sound:
+            raise MechinterpError(
+                f"{self.model.name}: {len(self.fired)} of {hooks} hooks of a column fired; use engine='plain'"
+            )
 
     def _samples(self) -> Tensor:
         return self.rows.sample[: self.present]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,14 +11,17 @@ import torch
 from ..errors import MechinterpError
 from .batch import run_jobs
 from .cells import Cell, Placed, cells, place
-from .columns import ColumnCell, Split, same_cell
-from .engine import Engine
+from .columns import Split, same_cell
+from .engine import ColumnResult, Engine
 from .group import Exact, GroupPlan
 from .jobs import ColumnJob
 from .metrics import METRICS, Question, Scores, score
 from .programs import Program
 from .resolution import check_tolerance
 from .session import Session
+
+ColumnKey = tuple[int, int, tuple[Split, int, int]]
+"""Prompt, token, and what is restored: the program and the layers."""
 
 
 @dataclass
@@ -113,46 +116,50 @@ class Grid:
         """Columns of the programs with one corruption; cells left out of them equal the corrupted run."""
         session, n_layers = self.session, self.session.model.n_layers
         self.run_sources(part)
-        engine = Engine(session, part.splits)
         corrupted = [
             score(logits, question)
             for logits, question in zip(session.run(part.corruption), self.questions, strict=True)
         ]
-        by_position: dict[int, list[ColumnJob]] = {}
-        for job in part.jobs:
-            by_position.setdefault(job.position, []).append(job)
+        found = dict(self.columns(part))
         for position in range(len(session.asked[0].prompt)):
-            found: dict[tuple[int, tuple[Split, int, int]], Scores] = {}
-            for job in by_position.get(position, ()):
-                for prompt, column_cell, scores in self.column(engine, job):
-                    found[prompt, (column_cell.split, column_cell.first, column_cell.stop)] = scores
-            self.counts.no_op_cells += len(session.asked) * len(part.splits) * n_layers - len(found)
             for index in range(len(session.asked)):
                 for one in part.splits:
                     for layer in range(n_layers):
                         cell = Cell(position, layer)
-                        scores = found.get((index, same_cell(one, layer, n_layers)), corrupted[index])
+                        scores = found.get((index, position, same_cell(one, layer, n_layers)), corrupted[index])
                         self.counts.cells += 1
                         if (index, one.program, cell) in part.checks:
                             self._check(index, one.program, cell, scores)
                         yield CellScores(index, one.program, cell, scores)
+        grid = len(session.asked) * len(session.asked[0].prompt) * len(part.splits) * n_layers
+        self.counts.no_op_cells += grid - len(found)
 
     def run_sources(self, part: Exact) -> None:
         """Do the runs that some columns start from and read."""
         for program in {run for one in part.splits for run in one.runs}:
             self.session.run(program)
 
-    def column(self, engine: Engine, job: ColumnJob) -> Iterator[tuple[int, ColumnCell, Scores]]:
-        """The scored cells of one forward, each prompt's logits scored in one go."""
-        by_prompt: dict[int, list[tuple[ColumnCell, torch.Tensor]]] = {}
-        for result in engine.run(job):
-            by_prompt.setdefault(result.prompt, []).append((result.cell, result.logits))
+    def columns(self, part: Exact, jobs: Iterable[ColumnJob] | None = None) -> Iterator[tuple[ColumnKey, Scores]]:
+        """The cells that some forwards compute (all unless named), as they are finished."""
+        session, asked = self.session, self.session.asked[0]
+        length, keep = len(asked.ids), len(asked.answer)
+        engine = Engine(session, part.splits, self.plan.budget.rows(length, keep, keep))
+        for job in part.jobs if jobs is None else jobs:
+            yield from self._scored(engine.run(job))
+        yield from self._scored(engine.finish())
+
+    def _scored(self, results: Iterable[ColumnResult]) -> Iterator[tuple[ColumnKey, Scores]]:
+        """The results of one forward, each prompt's logits scored in one go."""
+        by_prompt: dict[int, list[ColumnResult]] = {}
+        for result in results:
+            by_prompt.setdefault(result.prompt, []).append(result)
         for prompt, parts in by_prompt.items():
-            together = score(torch.cat([logits for _, logits in parts]), self.questions[prompt])
+            together = score(torch.cat([one.logits for one in parts]), self.questions[prompt])
             start = 0
-            for cell, logits in parts:
-                stop = start + len(logits)
-                yield prompt, cell, Scores(*(getattr(together, metric)[start:stop] for metric in METRICS))
+            for one in parts:
+                stop = start + len(one.logits)
+                key = prompt, one.position, (one.cell.split, one.cell.first, one.cell.stop)
+                yield key, Scores(*(getattr(together, metric)[start:stop] for metric in METRICS))
                 start = stop
 
     def _check(self, index: int, program: Program, cell: Cell, exact: Scores) -> None:

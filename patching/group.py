@@ -43,6 +43,7 @@ class GroupPlan:
         programs: with axes; the first one's corruption is the baseline.
         exact: the columns, corruption by corruption.
         plain: programs that every cell is run in full for -> why.
+        budget: of memory.
         price: of all of it.
     """
 
@@ -51,11 +52,13 @@ class GroupPlan:
     programs: tuple[Program, ...]
     exact: tuple[Exact, ...]
     plain: dict[Program, str]
+    budget: Budget
     price: Price
 
-    def session(self, model: Model, budget: Budget) -> Session:
+    def session(self) -> Session:
         """A session that knows what will be read, so that each run happens once."""
-        session = Session(model, self.asked, budget.rows(self.length, self.length, self.keep) * self.length)
+        model = self.budget.model
+        session = Session(model, self.asked, self.budget.rows(self.length, self.length, self.keep) * self.length)
         session.want(nothing)
         session.want(self.programs[0].corruption)
         for part in self.exact:
@@ -119,7 +122,7 @@ def plan_group(
         jobs = tuple(column_jobs(some, asked, first, model.n_layers, budget))
         exact.append(Exact(corruption, some, jobs, _choose(some, asked, model.n_layers, seed, checked)))
     price = _price(model, asked, programs, exact, plain, budget)
-    return GroupPlan(tuple(indices), tuple(asked), tuple(programs), tuple(exact), plain, price)
+    return GroupPlan(tuple(indices), tuple(asked), tuple(programs), tuple(exact), plain, budget, price)
 
 
 def _choose(splits: Sequence[Split], asked: Sequence[Asked], n_layers: int, seed: int, count: int) -> frozenset[Check]:
@@ -185,6 +188,7 @@ def _price(
             forwards=len(part.jobs) + len(part.checks),
             token_layers=checked + sum(job.token_layers(n_layers) for job in part.jobs),
         )
+        waiting = budget.rows(length, keep, keep) * budget.row_bytes(length, keep, keep)
         for job in part.jobs:
-            total += Price(peak=job.rows(n_layers) * budget.row_bytes(length, job.width, keep))
+            total += Price(peak=waiting + job.rows(n_layers) * budget.row_bytes(length, job.width, keep))
     return total

@@ -41,9 +41,17 @@ class ColumnJob:
         """Rows in the batch once those that join at this layer have joined."""
         return self.draws * len(self.prompts) * sum(cell.joins <= layer for cell in self.cells)
 
+    def stops_early(self, n_layers: int) -> bool:
+        """Whether the last layer is run for the scored tokens only (see `ends`)."""
+        return n_layers > 1 and self.width > self.keep
+
     def token_layers(self, n_layers: int) -> int:
-        """Rows x tokens x layers."""
-        return self.width * sum(self.rows(layer) for layer in range(n_layers))
+        """Rows x tokens x layers; a token of which the last layer needs only keys and values counts a quarter."""
+        full = self.width * sum(self.rows(layer) for layer in range(n_layers - 1))
+        rows = self.rows(n_layers - 1)
+        if not self.stops_early(n_layers):
+            return full + rows * self.width
+        return full + rows * self.keep + rows * (self.width - self.keep) // 4
 
 
 def column_jobs(

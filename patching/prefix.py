@@ -6,7 +6,7 @@ only the keys and values of the earlier ones, which are those of the corrupted r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,6 @@ class PrefixLayer(DynamicLayer):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length of keys seen by the mask, and its offset."""
         return self._length + query_length, 0
-
-
-def prefix_cache(pairs: Sequence[Pair], length: int, samples: Callable[[], Int[Tensor, " row"]]) -> Cache:
-    """A cache of `PrefixLayer`s for a whole model."""
-    return Cache(layers=[PrefixLayer(keys, values, length, samples) for keys, values in pairs])
 
 
 @dataclass(frozen=True, eq=False)

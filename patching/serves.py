@@ -48,7 +48,7 @@ def _try(model: Model) -> str | None:
     budget = Budget.of(model)
     try:  # whatever a growing batch breaks, it breaks with one of these; a full memory is another matter
         plan = plan_group(model, [0], [Asked(made_up, (ids[0],))], programs, budget, checked=12)
-        session = plan.session(model, budget)
+        session = plan.session()
         for _ in Grid(session, plan, make_questions(session)).run():
             pass
     except torch.OutOfMemoryError:

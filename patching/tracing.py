@@ -185,7 +185,7 @@ def _merged(directory: RunDirectory, numbers: Iterable[int], meta: dict[str, Any
 
 def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Counts]:
     """The frames of the prompts of one group."""
-    session = group.session(made.model, made.budget)
+    session = group.session()
     questions = make_questions(session, made.foil)
     corrupted = session.run(group.programs[0].corruption)
     grid = Grid(session, group, questions)
