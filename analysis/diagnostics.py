@@ -51,6 +51,7 @@ def diagnose(table: Table) -> list[Finding]:
         *_total_effects(table),
         *_saturation(table),
         *_sample_sizes(table),
+        *_resolution(table),
         *_windows(table),
         *_unchanged(table),
     ]
@@ -109,6 +110,24 @@ def _sample_sizes(table: Table) -> list[Finding]:
         sentence = f"only {_count(prompts, 'prompt')}: intervals over prompts are rough below {FEW_PROMPTS}"
         findings.append(Finding("few-prompts", sentence, prompts))
     return findings
+
+
+def _resolution(table: Table) -> list[Finding]:
+    """Half precision: effects of single cells below the last digit of a logit are rounding."""
+    step = float(table.meta.get("resolution", 0.0))
+    if table.meta.get("dtype") not in ("bfloat16", "float16"):
+        return []
+    effects = indirect_effects(table)["effect"].abs()
+    below = float((effects[effects > 0] < step).mean()) if (effects > 0).any() else 1.0
+    return [
+        Finding(
+            "resolution",
+            f"the model ran in {table.meta['dtype']}: one step of a logit changes a probability by up to {step:.2g}, and "
+            f"{below:.0%} of the cells' effects that are not zero are smaller; load it with dtype=float32 to tell them "
+            "from rounding",
+            step,
+        )
+    ]
 
 
 def _windows(table: Table) -> list[Finding]:

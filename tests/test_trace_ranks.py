@@ -1,0 +1,78 @@
+"""torchrun: several processes trace into one run directory, and it is the run of one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mechinterp as mi
+from mechinterp.cli import options
+
+COMMAND = ["-m", "mechinterp", "trace", "atlas", "atlas", "--limit", "10", "--draws", "2", "-q"]
+
+
+def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def alone() -> mi.Table:
+    facts = options.choose_facts("atlas", 10, None, 0)
+    return mi.trace(mi.load("atlas"), facts, draws=2, progress=False)
+
+
+def test_two_processes_make_the_run_of_one(tmp_path: Path, alone: mi.Table) -> None:
+    done = torchrun(*COMMAND, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    table = mi.Table.load(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(table.frame, alone.frame)
+    assert table.meta == alone.meta
+    assert done.stdout.count("written to") == 1  # only the first process reports
+
+
+DYING = """
+import os, signal, sys
+from mechinterp.patching import tracing
+from mechinterp.cli import main
+done, calls = tracing._trace_group, []
+def dying(*arguments):
+    if os.environ["RANK"] == "1" and len(calls) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(1)
+    return done(*arguments)
+tracing._trace_group = dying
+main()
+"""
+
+
+def test_a_process_that_dies_loses_nobody_elses_work(tmp_path: Path, alone: mi.Table) -> None:
+    script = tmp_path / "dying.py"
+    script.write_text(DYING, encoding="utf-8")
+    out = tmp_path / "run"
+    died = torchrun(str(script), *COMMAND[2:], "--out", str(out))
+    assert died.returncode != 0
+    assert not (out / "table.parquet").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*.parquet")}
+    assert len(kept) >= 2  # the dead one's first part, and what the other had finished
+    assert torchrun(*COMMAND, "--out", str(out)).returncode == 0
+    pd.testing.assert_frame_equal(mi.Table.load(out / "table.parquet").frame, alone.frame)
+    assert all((out / "shards" / name).stat().st_mtime_ns == time for name, time in kept.items())
+
+
+def test_several_processes_need_a_folder(tmp_path: Path) -> None:
+    script = tmp_path / "no_folder.py"
+    script.write_text(
+        "import mechinterp as mi\nmi.trace(mi.load('atlas'), mi.atlas.known_facts()[:2], progress=False)\n",
+        encoding="utf-8",
+    )
+    done = torchrun(str(script))
+    assert done.returncode != 0
+    assert "several processes trace into one run directory; give out= (--out)" in done.stderr
