@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from ..layout import ATTN, MLP, RESID, RESID_MID
 from ..models import Model
 from ..prompts import Prompt
+from .asked import ask
 from .batch import DEFAULT_MAX_TOKENS
+from .budget import Budget
 from .cells import Cell, cells, place
+from .group import plan_group
+from .price import Price
 from .programs import Program
+from .serves import serves
 from .session import source_program
 from .sources import Clean, Corrupted
 
@@ -40,6 +45,7 @@ class Explanation:
         forwards: forwards of the plain executor.
         token_layers: rows x tokens x layers computed by it.
         megabytes: activations held at once (logits and residual stream of one forward), estimated.
+        exact: the price of the exact engine, or why it does not run this program; None for a program without axes.
     """
 
     program: str
@@ -52,6 +58,7 @@ class Explanation:
     forwards: int
     token_layers: int
     megabytes: float
+    exact: Price | str | None
 
     def __str__(self) -> str:
         widths = [
@@ -71,6 +78,7 @@ class Explanation:
                 f"{self.cells} cells x {self.rows} draws, {self.no_ops} of them exact no-ops; "
                 f"plainly {self.forwards} forwards, {self.token_layers:,} token-layers, about "
                 f"{self.megabytes:.0f} MB at once",
+                *([] if self.exact is None else [f"by the exact engine: {self.exact}"]),
             ]
         )
 
@@ -101,8 +109,16 @@ def explain(program: Program, prompt: Prompt, model: Model) -> Explanation:
         program=str(program), prompt=prompt.text, tokens=tokenised.tokens, lines=tuple(lines), cells=len(grid),
         no_ops=_no_ops(program, model, prompt, grid), rows=rows, forwards=forwards,
         token_layers=tokens * model.n_layers,
-        megabytes=numbers * model.dtype.itemsize / 1e6,
+        megabytes=numbers * model.dtype.itemsize / 1e6, exact=_exact(program, prompt, model),
     )  # fmt: skip
+
+
+def _exact(program: Program, prompt: Prompt, model: Model) -> Price | str | None:
+    if not program.has_axes:
+        return None
+    refused = serves(model)
+    group = plan_group(model, [0], ask(model, [prompt]), [program], Budget.of(model), refused=refused, checked=0)
+    return group.plain.get(program, group.price)
 
 
 def _hook(model: Model, component: str, layer: int) -> str:

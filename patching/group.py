@@ -188,7 +188,8 @@ def _price(
             forwards=len(part.jobs) + len(part.checks),
             token_layers=checked + sum(job.token_layers(n_layers) for job in part.jobs),
         )
-        waiting = budget.rows(length, keep, keep) * budget.row_bytes(length, keep, keep)
+        ends = sum(job.rows(n_layers) for job in part.jobs if job.stops_early(n_layers))
+        waiting = min(ends, budget.rows(length, keep, keep)) * budget.row_bytes(length, keep, keep)
         for job in part.jobs:
             total += Price(peak=waiting + job.rows(n_layers) * budget.row_bytes(length, job.width, keep))
     return total

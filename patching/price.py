@@ -56,7 +56,7 @@ class Price:
     def __str__(self) -> str:
         share = self.token_layers / max(1, self.naive_token_layers)
         return (
-            f"{self.prompts:,} prompts, {self.cells:,} cells ({self.no_op_cells:,} of them need no computing), "
+            f"{self.prompts:,} prompt{'' if self.prompts == 1 else 's'}, {self.cells:,} cells ({self.no_op_cells:,} of them need no computing), "
             f"{self.rows:,} rows; {self.forwards:,} forwards, {self.token_layers:,} token-layers, {share:.0%} of the "
             f"{self.naive_token_layers:,} of one forward per cell and draw; about {self.bytes / 1e6:,.0f} MB at once "
             "beside the model and the table"
