@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing_models import KINDS, TEXTS, small_model
+from support.tokenizers import SENTENCES
+from support.zoo import KINDS, sentence_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,11 +25,11 @@ PROMPT = Prompt("{} was born in", "Marie Curie", "Warsaw")
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return small_model("gpt2")
+    return sentence_model("gpt2")
 
 
 def ids_of(model: Model) -> Tensor:
-    return torch.tensor([model.encode(TEXTS[1])])
+    return torch.tensor([model.encode(SENTENCES[1])])
 
 
 def handmade(model: Model, layers: tuple[int, ...] = (1,), *, seed: int = 0, rank: int = 2) -> Edit:
@@ -51,7 +52,7 @@ def weights_hash(model: Model) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_and_baked_are_the_same(kind: str) -> None:
-    model = small_model(kind)
+    model = sentence_model(kind)
     edit, ids = handmade(model, (1, 3)), ids_of(model)
     plain, before = model.logits(ids), model.fingerprint()
     with edit.on(model) as same:
@@ -155,7 +156,7 @@ def test_it_is_not_applied_twice(model: Model) -> None:
 
 
 def test_another_model_is_refused_with_both_fingerprints(model: Model) -> None:
-    edit, other = handmade(model), small_model("gpt2", seed=1)
+    edit, other = handmade(model), sentence_model("gpt2", seed=1)
     for use in (lambda: edit.bake(other), lambda: edit.on(other).__enter__()):
         with pytest.raises(UsageError, match="pass force=True") as error:
             use()
@@ -207,7 +208,7 @@ def test_undo_out_of_order_is_refused_and_changes_nothing(model: Model) -> None:
 
 
 def test_half_precision_is_rounded_once() -> None:
-    model = small_model("gpt2", dtype=torch.bfloat16)
+    model = sentence_model("gpt2", dtype=torch.bfloat16)
     edit, before = handmade(model), weights_hash_of(model, 1)
     wanted = (model.layout.down_projection(1).detach().float() + edit.delta(1)).bfloat16()
     undo = edit.bake(model)
@@ -222,7 +223,7 @@ def weights_hash_of(model: Model, layer: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def made(model: Model) -> Edit:
-    moments = SecondMoment.collect(model, TEXTS, 1, progress=False).repaired("shrinkage")
+    moments = SecondMoment.collect(model, SENTENCES, 1, progress=False).repaired("shrinkage")
     return rome(model, PROMPT, 1, moments=moments, target="Paris", seed=3, allow_disabling=True)
 
 
@@ -281,13 +282,13 @@ def test_an_edit_presupposes_those_it_was_made_on(model: Model) -> None:
         pass
     with first.on(model), second.on(model):
         pass
-    with (first | second).on(model), second.on(small_model("gpt2", seed=2), force=True):
+    with (first | second).on(model), second.on(sentence_model("gpt2", seed=2), force=True):
         pass
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
 def test_an_exported_folder_shows_the_edit_in_plain_transformers(kind: str, tmp_path: Path) -> None:
-    model = small_model(kind)
+    model = sentence_model(kind)
     edit, ids, before = handmade(model, (1, 2)), ids_of(model), model.fingerprint()
     folder = tmp_path / "edited"
     edit.to_hf(model, folder)
@@ -299,7 +300,7 @@ def test_an_exported_folder_shows_the_edit_in_plain_transformers(kind: str, tmp_
         found = plain(ids).logits
     assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
     assert (found - model.logits(ids)).abs().max() > 1e-2
-    assert AutoTokenizer.from_pretrained(folder)(TEXTS[1]).input_ids == ids[0].tolist()
+    assert AutoTokenizer.from_pretrained(folder)(SENTENCES[1]).input_ids == ids[0].tolist()
     assert Edit.load(folder / "mechinterp-edit.safetensors") == edit
     with pytest.raises(UsageError, match="is there already and not empty"):
         edit.to_hf(model, folder)
@@ -311,7 +312,7 @@ def test_a_failed_export_leaves_nothing_behind(model: Model, tmp_path: Path) -> 
     before = model.fingerprint()
     with pytest.raises(UsageError, match="there is no folder"):
         handmade(model).to_hf(model, tmp_path / "no" / "where")
-    other = small_model("gpt2", seed=1)
+    other = sentence_model("gpt2", seed=1)
     with pytest.raises(UsageError, match="fingerprint"):
         handmade(other).to_hf(model, tmp_path / "edited")
     assert list(tmp_path.iterdir()) == []

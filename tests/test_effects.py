@@ -13,7 +13,7 @@ from oracles.effects_oracle import (
     synthetic_frame,
     true_effect,
 )
-from oracles.tiny_model import tiny_model
+from support.zoo import sentence_model
 
 from mechinterp import Prompt, trace
 from mechinterp.analysis import (
@@ -196,7 +196,7 @@ def test_a_real_trace_is_analysed_from_end_to_end(tmp_path: Path) -> None:
         Prompt("{} was born in", "Ada Stone", "Lund", id="ada", relation="born_in"),
         Prompt("The birthplace of {} is", "Bo Ek", "Turku", id="bo", relation="born_in"),
     ]
-    trace(tiny_model(), prompts, draws=3, window=2, out=tmp_path / "run", progress=False)
+    trace(sentence_model(), prompts, draws=3, window=2, out=tmp_path / "run", progress=False)
     table = Table.load(tmp_path / "run" / "table.parquet")
     effects = average_indirect_effects(table).set_index(SITE)
     totals = total_effects(table).set_index("prompt")

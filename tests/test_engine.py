@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from editing_models import KINDS, small_model, tokenizer
-from transformers import BloomConfig, BloomForCausalLM
+from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp import patching
@@ -41,7 +40,7 @@ def same_tables(model: Model, prompts: list[mi.Prompt], **options: object) -> mi
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_equals_the_plain_executor(kind: str) -> None:
-    model = small_model(kind)
+    model = sentence_model(kind)
     assert serves(model) is None
     table = same_tables(model, PROMPTS, draws=3, window=2)
     assert table.meta["token_layers"] < 0.6 * table.meta["naive_token_layers"]
@@ -51,25 +50,23 @@ def test_it_equals_the_plain_executor(kind: str) -> None:
 
 @pytest.mark.parametrize("window", [1, 3, 10])
 def test_windows_are_clipped_as_published(window: int) -> None:
-    same_tables(small_model(), PROMPTS[:1], draws=2, window=window)
+    same_tables(sentence_model(), PROMPTS[:1], draws=2, window=window)
 
 
 def test_the_published_severing_in_another_draw() -> None:
-    table = same_tables(small_model(), PROMPTS[:2], draws=3, window=2, reference=True, noise_level=0.5)
+    table = same_tables(sentence_model(), PROMPTS[:2], draws=3, window=2, reference=True, noise_level=0.5)
     assert table.meta["severed_within_draw"] is False
 
 
 def test_float64_agrees_to_rounding() -> None:
-    model = small_model(dtype=torch.float64)
+    model = sentence_model(dtype=torch.float64)
     exact = mi.trace(model, PROMPTS, engine="exact", draws=2, window=2, progress=False)
     plain = mi.trace(model, PROMPTS, engine="plain", draws=2, window=2, progress=False)
     assert np.abs(exact.frame["prob"] - plain.frame["prob"]).max() <= 1e-12
 
 
 def test_a_model_it_cannot_serve_is_traced_plainly_and_says_so() -> None:
-    torch.manual_seed(0)
-    config = BloomConfig(vocab_size=320, hidden_size=48, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
-    model = mi.load(BloomForCausalLM(config), tokenizer=tokenizer(), name="small-bloom")
+    model = sentence_model("bloom")
     assert serves(model)
     table = mi.trace(model, PROMPTS[:1], draws=2, window=1, kinds=["mlp"], severed=[], progress=False)
     (reason,) = table.meta["plain"].values()
@@ -79,12 +76,12 @@ def test_a_model_it_cannot_serve_is_traced_plainly_and_says_so() -> None:
 def test_a_difference_between_the_executors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid_module, "check_tolerance", lambda dtype: (-1.0, -1.0))
     with pytest.raises(MechinterpError, match="differ by .* in probability .*at token .*engine=.plain."):
-        mi.trace(small_model(), PROMPTS[:1], engine="exact", draws=2, window=2, progress=False)
+        mi.trace(sentence_model(), PROMPTS[:1], engine="exact", draws=2, window=2, progress=False)
 
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UsageError, match="no engine 'fast'; choose auto, exact or plain"):
-        mi.trace(small_model(), PROMPTS[:1], engine="fast", progress=False)
+        mi.trace(sentence_model(), PROMPTS[:1], engine="fast", progress=False)
 
 
 NOISE = corrupt(embed @ subject, Gaussian(draws=2))
@@ -112,7 +109,7 @@ def test_programs_it_cannot_split_say_why(program: patching.Program, reason: str
 
 
 def test_programs_it_cannot_split_run_plainly_beside_those_it_can() -> None:
-    model = small_model()
+    model = sentence_model()
     unsplit = NOISE | restore(resid.window(2) @ every)
     both = mi.trace(model, PROMPTS[:1], [NOISE | restore(mlp.each @ every), unsplit], engine="exact", progress=False)
     assert list(both.meta["plain"]) == [str(unsplit)]

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracles.tiny_model import SENTENCES, tiny_model
+from support.tokenizers import SENTENCES
+from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question, load
 from mechinterp.analysis import (
@@ -32,7 +33,7 @@ from mechinterp.errors import MechinterpError, UsageError
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return tiny_model()
+    return sentence_model()
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_model_that_knows_its_facts_scores_so(data_dir: Path) -> None:
 
 
 def test_scoring_refuses_what_it_cannot_score(model: Model) -> None:
-    with pytest.raises(UsageError, match="has 8. tokens; tiny takes 64"):
+    with pytest.raises(UsageError, match="has 8. tokens; small-gpt2 takes 64"):
         score(model, [("the " * 80, "Lund")])
     with pytest.raises(UsageError, match="batch_size=0"):
         score(model, PAIRS, batch_size=0)
@@ -321,12 +322,12 @@ def test_a_killed_sweep_goes_on_where_it_stopped(model: Model, facts: list[Fact]
     with out.open("ab") as file:
         file.write(b'{"layer": 2, "fact": "cut sho')  # killed in the middle of a line
     frame = edit_by_layer(model, facts, [0, -1], nudge, out=out, progress=False)
-    assert made == [("ada", 0), ("bo", 0), ("cy", 0), ("ada", 2), ("ada", 2), ("bo", 2), ("cy", 2)]
-    whole = edit_by_layer(model, facts, [0, 2], lambda fact, layer: Nudge(0.3, layer), progress=False)
+    assert made == [("ada", 0), ("bo", 0), ("cy", 0), ("ada", 3), ("ada", 3), ("bo", 3), ("cy", 3)]
+    whole = edit_by_layer(model, facts, [0, 3], lambda fact, layer: Nudge(0.3, layer), progress=False)
     columns = ["layer", "record", "stage", "metric", "value", "questions", "failed"]
     pd.testing.assert_frame_equal(frame[columns], whole[columns])
     assert len(out.read_text().splitlines()) == 7
-    assert edit_by_layer(model, facts[:1], [2], nudge, out=out, progress=False)["record"].unique().tolist() == ["ada"]
+    assert edit_by_layer(model, facts[:1], [3], nudge, out=out, progress=False)["record"].unique().tolist() == ["ada"]
     assert len(made) == 7  # nothing was computed again
 
 

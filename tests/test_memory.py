@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editing_models import TEXTS, small_model
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.rome_oracle import constrained_least_squares
+from support.tokenizers import SENTENCES
+from support.zoo import sentence_model
 
 from mechinterp.editing import LinearMemory, SecondMoment
 from mechinterp.errors import MechinterpError, UsageError
@@ -103,11 +104,11 @@ def test_recalling_many_keys_is_recalling_each() -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "neox", "opt"])
 def test_a_model_recalls_what_its_layer_gives(kind: str) -> None:
-    model = small_model(kind)
-    moments = SecondMoment.collect(model, TEXTS, 2, progress=False)
+    model = sentence_model(kind)
+    moments = SecondMoment.collect(model, SENTENCES, 2, progress=False)
     memory = LinearMemory.of(model, -2, moments)
     names = [model.layout.key_hook(2), model.layout.value_hook(2)]
-    ids = torch.tensor([model.encode(TEXTS[0])])
+    ids = torch.tensor([model.encode(SENTENCES[0])])
     with torch.no_grad():
         _, cache = model.bridge.run_with_cache(ids, names_filter=names, use_cache=False)
     gap = memory.recall(cache[names[0]]) - cache[names[1]]
@@ -115,7 +116,7 @@ def test_a_model_recalls_what_its_layer_gives(kind: str) -> None:
 
 
 def test_moments_of_another_layer_or_size_are_refused() -> None:
-    model = small_model("gpt2")
+    model = sentence_model("gpt2")
     moments = SecondMoment.identity(model, 1)
     with pytest.raises(UsageError, match="is of layer 1, but layer 2 is to be edited"):
         LinearMemory.of(model, 2, moments)

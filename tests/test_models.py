@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models import KINDS, VOCABULARY, hf_model, small_model, tokenizer
+from support.tokenizers import words
+from support.zoo import KINDS, VOCABULARY, hf_model, small_model
 from transformer_lens.model_bridge import TransformerBridge
 
 import mechinterp as mi
@@ -22,7 +23,7 @@ PROMPT = Prompt("the {} lives in town", "ada bo", "rome")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("saved") / "tiny"
     hf_model("gpt2").save_pretrained(path)
-    tokenizer().save_pretrained(path)
+    words().save_pretrained(path)
     return path
 
 
@@ -59,7 +60,7 @@ def test_a_folder(folder: Path) -> None:
 
 def test_a_bridge(folder: Path) -> None:
     bridge = mi.load(folder).bridge
-    model = mi.load(bridge, tokenizer=tokenizer(), name="mine")
+    model = mi.load(bridge, tokenizer=words(), name="mine")
     assert model.bridge is bridge
     assert model.name == "mine"
     assert run(model, PROMPT, nothing).clean.prob == pytest.approx(run(small_model(), PROMPT, nothing).clean.prob)
@@ -77,7 +78,7 @@ def test_a_bridge_brings_its_own_tokenizer_or_needs_one(folder: Path) -> None:
 
 
 def test_a_bridge_in_compatibility_mode_is_refused() -> None:
-    bridge: TransformerBridge = mi.load(hf_model("llama"), tokenizer=tokenizer(), name="compat").bridge
+    bridge: TransformerBridge = mi.load(hf_model("llama"), tokenizer=words(), name="compat").bridge
     bridge.enable_compatibility_mode(disable_warnings=True)
     with pytest.raises(MechinterpError, match="is in compatibility mode, which has rewritten its weights; boot it"):
         mi.load(bridge)
@@ -89,13 +90,13 @@ def test_a_hugging_face_model_needs_its_tokenizer() -> None:
 
 
 def test_the_tokenizer_given_is_left_as_it_was() -> None:
-    words = tokenizer(adds_bos=True)
-    before = dict(words.init_kwargs)
-    model = mi.load(hf_model("llama"), tokenizer=words)
-    assert words.init_kwargs == before
-    assert model.tokenizer is words
+    own = words(adds_bos=True)
+    before = dict(own.init_kwargs)
+    model = mi.load(hf_model("llama"), tokenizer=own)
+    assert own.init_kwargs == before
+    assert model.tokenizer is own
     assert model.adds_bos
-    assert model.encode("ada bo") == [1, *words.convert_tokens_to_ids(["ada", "bo"])]
+    assert model.encode("ada bo") == [1, *own.convert_tokens_to_ids(["ada", "bo"])]
     assert not small_model().adds_bos
 
 
@@ -105,7 +106,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
     with torch.no_grad():
         network.transformer.h[1].mlp.c_fc.weight[3, 5] = value
     with pytest.raises(MechinterpError, match="weights 'transformer.h.1.mlp.c_fc.weight' of sick hold NaN"):
-        mi.load(network, tokenizer=tokenizer(), name="sick")
+        mi.load(network, tokenizer=words(), name="sick")
 
 
 def test_a_name_that_is_misspelt_brings_up_its_neighbours() -> None:
@@ -161,7 +162,7 @@ def test_a_prompt_longer_than_the_context() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_down_projection_is_live_and_has_keys_as_rows(kind: str) -> None:
-    model = mi.load(hf_model(kind), tokenizer=tokenizer(), dtype=torch.float64, name="live")
+    model = mi.load(hf_model(kind), tokenizer=words(), dtype=torch.float64, name="live")
     ids = torch.tensor([[3, 4, 5]])
     _, cache = model.bridge.run_with_cache(ids)
     for layer in range(model.n_layers):
@@ -183,10 +184,10 @@ def test_a_mixture_of_experts_has_no_down_projection() -> None:
 
 
 def test_fingerprints_tell_weights_and_dtypes_apart() -> None:
-    same = [mi.load(hf_model(), tokenizer=tokenizer(), name=name).fingerprint() for name in ("a", "b")]
+    same = [mi.load(hf_model(), tokenizer=words(), name=name).fingerprint() for name in ("a", "b")]
     assert same[0] == same[1] == small_model().fingerprint()
     assert small_model(dtype=torch.float64).fingerprint() != same[0]
-    assert mi.load(hf_model(seed=1), tokenizer=tokenizer(), name="c").fingerprint() != same[0]
+    assert mi.load(hf_model(seed=1), tokenizer=words(), name="c").fingerprint() != same[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

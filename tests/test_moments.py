@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing_models import TEXTS, small_model
+from support.tokenizers import SENTENCES
+from support.zoo import sentence_model
 from torch import Tensor
 
 from mechinterp.editing import Repair, SecondMoment, collect_moments
@@ -20,12 +21,12 @@ from mechinterp.models import Model
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return small_model("gpt2")
+    return sentence_model("gpt2")
 
 
 @pytest.fixture(scope="module")
 def moments(model: Model) -> SecondMoment:
-    return SecondMoment.collect(model, TEXTS, 1, progress=False)
+    return SecondMoment.collect(model, SENTENCES, 1, progress=False)
 
 
 def keys_one_by_one(model: Model, texts: list[str], layer: int) -> Tensor:
@@ -43,8 +44,8 @@ def keys_one_by_one(model: Model, texts: list[str], layer: int) -> Tensor:
 
 @pytest.mark.parametrize(("kind", "adds_bos"), [("gpt2", False), ("llama", True), ("opt", False)])
 def test_it_is_the_mean_over_every_token(kind: str, adds_bos: bool) -> None:
-    model = small_model(kind, adds_bos=adds_bos)
-    texts = [*TEXTS, "", "long " * 100, "a"]
+    model = sentence_model(kind, adds_bos=adds_bos)
+    texts = [*SENTENCES, "", "long " * 100, "a"]
     keys = keys_one_by_one(model, [text for text in texts if text], 2)
     moments = SecondMoment.collect(model, texts, -2, batch_tokens=150, progress=False)
     assert moments.layer == 2
@@ -56,23 +57,23 @@ def test_it_is_the_mean_over_every_token(kind: str, adds_bos: bool) -> None:
 
 
 def test_batches_and_layers_change_nothing(model: Model) -> None:
-    single = SecondMoment.collect(model, TEXTS, 2, batch_tokens=1, progress=False)
-    both = collect_moments(model, TEXTS, [0, 2, 2], progress=True)
+    single = SecondMoment.collect(model, SENTENCES, 2, batch_tokens=1, progress=False)
+    both = collect_moments(model, SENTENCES, [0, 2, 2], progress=True)
     assert sorted(both) == [0, 2]
     assert (both[2].matrix - single.matrix).abs().max() < 1e-5 * single.matrix.abs().max()
     assert both[2].texts == single.texts
 
 
 def test_it_stops_at_the_token(model: Model) -> None:
-    moments = SecondMoment.collect(model, TEXTS, 1, max_tokens=17, progress=False)
+    moments = SecondMoment.collect(model, SENTENCES, 1, max_tokens=17, progress=False)
     assert moments.tokens == 17
-    keys = keys_one_by_one(model, [TEXTS[0]], 1)[:17]
+    keys = keys_one_by_one(model, [SENTENCES[0]], 1)[:17]
     assert len(keys) == 17
     assert (moments.matrix - keys.T @ keys / 17).abs().max() < 1e-6
 
 
 def test_shards_merge_to_the_whole(model: Model, moments: SecondMoment) -> None:
-    parts = [SecondMoment.collect(model, texts, 1, progress=False) for texts in (TEXTS[4:], TEXTS[:4])]
+    parts = [SecondMoment.collect(model, texts, 1, progress=False) for texts in (SENTENCES[4:], SENTENCES[:4])]
     merged = SecondMoment.merge(parts)
     assert (merged.tokens, merged.documents, merged.texts) == (moments.tokens, moments.documents, moments.texts)
     assert (merged.matrix - moments.matrix).abs().max() < 1e-6
@@ -84,10 +85,10 @@ def test_shards_merge_to_the_whole(model: Model, moments: SecondMoment) -> None:
 
 
 def test_other_texts_have_another_fingerprint(model: Model, moments: SecondMoment) -> None:
-    other = SecondMoment.collect(model, TEXTS[1:], 1, progress=False)
+    other = SecondMoment.collect(model, SENTENCES[1:], 1, progress=False)
     assert other.texts != moments.texts
     assert other.fingerprint() != moments.fingerprint()
-    assert SecondMoment.collect(model, TEXTS[::-1], 1, progress=False).texts == moments.texts
+    assert SecondMoment.collect(model, SENTENCES[::-1], 1, progress=False).texts == moments.texts
 
 
 def test_bad_input_is_named(model: Model) -> None:
@@ -96,11 +97,11 @@ def test_bad_input_is_named(model: Model) -> None:
     with pytest.raises(UsageError, match="hold no token"):
         SecondMoment.collect(model, ["", ""], 1, progress=False)
     with pytest.raises(UsageError, match="layer 9 is out of range"):
-        SecondMoment.collect(model, TEXTS, 9)
+        SecondMoment.collect(model, SENTENCES, 9)
     with pytest.raises(UsageError, match="max_tokens is 0"):
-        SecondMoment.collect(model, TEXTS, 1, max_tokens=0)
+        SecondMoment.collect(model, SENTENCES, 1, max_tokens=0)
     with pytest.raises(UsageError, match="no layer was named"):
-        collect_moments(model, TEXTS, [])
+        collect_moments(model, SENTENCES, [])
 
 
 def interrupted_texts(how: str) -> Iterator[str]:
@@ -156,10 +157,10 @@ def test_figures_of_a_known_matrix(model: Model) -> None:
 @pytest.fixture(scope="module")
 def dead() -> tuple[Model, SecondMoment]:
     """A ReLU model with five units that never fire."""
-    model = small_model("opt")
+    model = sentence_model("opt")
     with torch.no_grad():
         model.bridge.original_model.get_submodule("model.decoder.layers.1.fc1").bias[:5] -= 1e4
-    return model, SecondMoment.collect(model, TEXTS, 1, progress=False)
+    return model, SecondMoment.collect(model, SENTENCES, 1, progress=False)
 
 
 def test_a_singular_moment_is_refused(dead: tuple[Model, SecondMoment]) -> None:
@@ -171,7 +172,7 @@ def test_a_singular_moment_is_refused(dead: tuple[Model, SecondMoment]) -> None:
 
 
 def test_too_few_tokens_are_refused(model: Model) -> None:
-    few = SecondMoment.collect(model, TEXTS, 1, max_tokens=40, progress=False)
+    few = SecondMoment.collect(model, SENTENCES, 1, max_tokens=40, progress=False)
     assert few.rank <= 40
     with pytest.raises(
         MechinterpError, match=r"40 tokens were seen\), so C⁻¹k means nothing; collect more text, or say"
@@ -245,7 +246,7 @@ def test_it_survives_the_disk(model: Model, moments: SecondMoment, tmp_path: Pat
 def test_it_serves_no_other_model(moments: SecondMoment, tmp_path: Path) -> None:
     path = tmp_path / "moments.safetensors"
     moments.save(path)
-    other = small_model("gpt2", seed=1)
+    other = sentence_model("gpt2", seed=1)
     with pytest.raises(UsageError) as error:
         SecondMoment.load(path, other)
     assert moments.model[:12] in str(error.value)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.models import KINDS, LAYERS, small_model
 from support.strategies import noises, programs, prompts, several_sites, sites
+from support.zoo import KINDS, LAYERS, small_model
 
 import mechinterp as mi
 from mechinterp import Model, Prompt, UsageError

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.patching_oracle import COMPONENTS, Edit, Outcome, copied, forward, naive_scores, window
-from support.models import HEADS, LAYERS, WIDTH, hf_model, small_model
+from support.zoo import HEADS, LAYERS, WIDTH, hf_model, small_model
 
 from mechinterp import Model, Prompt
 from mechinterp.layout import COMPONENTS as OURS

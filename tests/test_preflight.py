@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import KINDS, hf_model, small_model, tokenizer
+from support.tokenizers import words
+from support.zoo import KINDS, hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import MechinterpError, Model, Prompt
@@ -79,7 +80,7 @@ def test_half_precision_passes_the_preflight() -> None:
 
 def fresh(kind: str = "gpt2") -> Model:
     """A model whose bridge may be broken."""
-    return mi.load(hf_model(kind), tokenizer=tokenizer(), name="broken")
+    return mi.load(hf_model(kind), tokenizer=words(), name="broken")
 
 
 def with_hooks(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[str, Any], Any | None]) -> None:

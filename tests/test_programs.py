@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import small_model
+from support.zoo import small_model
 
 from mechinterp import Prompt, UsageError
 from mechinterp.layout import PER_HEAD

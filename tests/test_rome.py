@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from editing_models import KINDS, TEXTS, small_model
 from oracles.rome_oracle import Sentence, Weights, published_rome
+from support.tokenizers import SENTENCES
+from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp import atlas
@@ -35,12 +36,12 @@ FAST: dict[str, Any] = {"contexts": CONTEXTS, "allow_disabling": True}
 
 
 def moments_of(model: Model, layer: int = 1) -> SecondMoment:
-    return SecondMoment.collect(model, TEXTS, layer, progress=False).repaired("shrinkage")
+    return SecondMoment.collect(model, SENTENCES, layer, progress=False).repaired("shrinkage")
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return small_model("gpt2")
+    return sentence_model("gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def sentence(model: Model, text: str, subject: str) -> Sentence:
 @pytest.mark.parametrize("variant", ["rome", "r-rome"])
 @pytest.mark.parametrize("target", ["Paris", "the river"])
 def test_it_is_the_oracle_on_a_random_model(variant: str, target: str) -> None:
-    model = small_model("gpt2", dtype=torch.float64)
+    model = sentence_model("gpt2", dtype=torch.float64)
     moments = moments_of(model).repaired("ridge", 1e-3)
     edit = rome(model, PROMPT, 1, moments=moments, target=target, preset="code", variant=variant, **FAST)
     state = {name: tensor.detach() for name, tensor in clean_state_dict(model.bridge.original_model).items()}
@@ -84,7 +85,7 @@ def test_it_is_the_oracle_on_a_random_model(variant: str, target: str) -> None:
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_every_architecture_is_edited_exactly(kind: str, adds_bos: bool) -> None:
     """The edited memory answers k* with v*; what the report says of the target is what the baked model says."""
-    model = small_model(kind, adds_bos=adds_bos)
+    model = sentence_model(kind, adds_bos=adds_bos)
     moments = moments_of(model, 2)
     before, flags = model.fingerprint(), [p.requires_grad for p in model.bridge.original_model.parameters()]
     edit = rome(model, PROMPT, -2, moments=moments, target="Paris", hparams=RomeHparams(lr=0.5), **FAST)
@@ -105,7 +106,7 @@ def test_every_architecture_is_edited_exactly(kind: str, adds_bos: bool) -> None
 
 
 def test_half_precision_models_are_edited() -> None:
-    model = small_model("gpt2", dtype=torch.bfloat16)
+    model = sentence_model("gpt2", dtype=torch.bfloat16)
     edit = rome(model, PROMPT, 1, moments=moments_of(model), target="Paris", preset="code", **FAST)
     assert edit.delta(1).dtype == torch.float32
     assert edit.report.error_at_bare_key < 1e-3
@@ -126,7 +127,7 @@ def test_the_code_preset_is_exact_at_the_bare_key_only(model: Model, moments: Se
 
 
 def test_left_padding_tokenizers_change_nothing(moments: SecondMoment) -> None:
-    model = small_model("gpt2")
+    model = sentence_model("gpt2")
     wanted = rome(model, PROMPT, 1, moments=moments, target="Paris", **FAST)
     model.tokenizer.padding_side = "left"
     assert rome(model, PROMPT, 1, moments=moments, target="Paris", **FAST) == wanted
@@ -222,19 +223,19 @@ def test_a_disabling_edit_is_refused(model: Model, moments: SecondMoment) -> Non
         attempt(key_ratio_band=(0.999, 1.001))(contexts=CONTEXTS)
     edit = attempt(max_disturbance=1e-3)(**FAST)
     assert "changes the layer's output" in edit.report.disabling
-    harmless = attempt(max_perplexity_ratio=1e6)(perplexity_texts=TEXTS, **FAST).report
-    assert harmless.perplexity_before == pytest.approx(perplexity(model, TEXTS))
+    harmless = attempt(max_perplexity_ratio=1e6)(perplexity_texts=SENTENCES, **FAST).report
+    assert harmless.perplexity_before == pytest.approx(perplexity(model, SENTENCES))
     assert harmless.perplexity_after != harmless.perplexity_before
     ratio = harmless.perplexity_after / harmless.perplexity_before
-    found = attempt(max_perplexity_ratio=ratio * 0.99)(perplexity_texts=TEXTS, **FAST).report
+    found = attempt(max_perplexity_ratio=ratio * 0.99)(perplexity_texts=SENTENCES, **FAST).report
     assert "perplexity rises from" in found.disabling
 
 
 def test_disturbance_is_the_share_of_output_that_changes(model: Model) -> None:
-    moments = SecondMoment.collect(model, TEXTS, 1, progress=False)
+    moments = SecondMoment.collect(model, SENTENCES, 1, progress=False)
     edit = rome(model, PROMPT, 1, moments=moments, target="Paris", **FAST)
     keys = []
-    for text in TEXTS:
+    for text in SENTENCES:
         _, cache = model.bridge.run_with_cache(
             torch.tensor([model.encode(text)]), names_filter=[model.layout.key_hook(1)], use_cache=False
         )
@@ -273,7 +274,7 @@ def test_essence_drift_is_measured_with_the_edit_applied(model: Model, moments: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_its_rows(kind: str) -> None:
-    model = small_model(kind)
+    model = sentence_model(kind)
     asked = [
         (PROMPT, "Paris"),
         (Prompt("The capital of {} is", "France"), "Warsaw and Seattle"),
@@ -372,7 +373,7 @@ def test_bad_input_is_named(model: Model, moments: SecondMoment) -> None:
         attempt(contexts="{}")
     with pytest.raises(UsageError, match="a row of .* tokens with its context and target; small-gpt2 takes at most 64"):
         attempt(target="river " * 30, contexts=CONTEXTS)
-    singular = SecondMoment.collect(model, TEXTS, 1, max_tokens=30, progress=False)
+    singular = SecondMoment.collect(model, SENTENCES, 1, max_tokens=30, progress=False)
     with pytest.raises(MechinterpError, match="is singular to working precision"):
         attempt(moments=singular, contexts=CONTEXTS)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from editing_models import small_model
+from support.tokenizers import END
+from support.zoo import sentence_model
 
 from mechinterp.editing import sample_contexts
 from mechinterp.errors import UsageError
@@ -13,7 +14,7 @@ from mechinterp.models import Model
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return small_model("gpt2")
+    return sentence_model("gpt2")
 
 
 def test_they_are_templates(model: Model) -> None:
@@ -21,7 +22,7 @@ def test_they_are_templates(model: Model) -> None:
     assert len(contexts) == 21
     assert contexts[0] == "{}"
     assert all(context.count("{}") == 1 and context.endswith(". {}") for context in contexts[1:])
-    assert not any("<s>" in context or "\n" in context for context in contexts)
+    assert not any(END in context or "\n" in context for context in contexts)
     assert len(set(contexts)) > 15
 
 
@@ -44,11 +45,11 @@ def test_the_length_counts_the_start(model: Model) -> None:
 
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_tokenizers_with_and_without_bos(adds_bos: bool) -> None:
-    assert len(sample_contexts(small_model("llama", adds_bos=adds_bos), ((3, 4),))) == 4
+    assert len(sample_contexts(sentence_model("llama", adds_bos=adds_bos), ((3, 4),))) == 4
 
 
 def test_a_vocabulary_without_special_tokens_starts_from_words() -> None:
-    model = small_model("gpt2", special=False)
+    model = sentence_model("gpt2", special=False)
     contexts = sample_contexts(model, ((5, 4),))
     starts = [model.tokenizer.decode(model.encode(word)[:1]) for word in ("The", "Therefore", "Because", "I", "You")]
     assert all(context.startswith(start) for context, start in zip(contexts[1:], starts, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.models import WIDTH, small_model
+from support.zoo import WIDTH, small_model
 
 from mechinterp import MechinterpError, Model, Prompt, UsageError
 from mechinterp.patching import (

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from oracles.tiny_model import tiny_model
+from support.zoo import sentence_model
 
 from mechinterp import Model, Prompt, Table, patching, trace
 from mechinterp.errors import MechinterpError, UsageError
@@ -26,7 +26,7 @@ SUBJECTS = ("ada", "bo", "gus")
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return tiny_model()
+    return sentence_model()
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_another_run_is_refused(model: Model, tmp_path: Path, options: dict[str,
 
 def test_another_model_is_refused(model: Model, tmp_path: Path) -> None:
     traced(model, tmp_path)
-    other = tiny_model()
+    other = sentence_model()
     with torch.no_grad():
         other.layout.down_projection(0).mul_(2)
     with pytest.raises(UsageError, match="holds another run: its model's weights is .*, not .*; choose another"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.models import KINDS, VOCABULARY, hf_model, small_model, tokenizer
+from support.tokenizers import words
+from support.zoo import KINDS, VOCABULARY, hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import UsageError, atlas
@@ -55,7 +56,7 @@ def test_no_subjects_have_no_spread() -> None:
 
 
 def test_a_panel_is_measured_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mi.load(hf_model("gpt2", seed=3), tokenizer=tokenizer(), name="fresh")
+    model = mi.load(hf_model("gpt2", seed=3), tokenizer=words(), name="fresh")
     first = embedding_sigma(model)
     monkeypatch.setattr(sigma, "_sigma", lambda *_: pytest.fail("measured again"))
     assert embedding_sigma(model) == first

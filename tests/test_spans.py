@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_tokenizers import (
+from support.tokenizers import (
     END,
     byte_level,
     bytes_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from support.models import small_model
+from support.zoo import small_model
 
 from mechinterp import Prompt, Table, UsageError
 from mechinterp.patching import trace

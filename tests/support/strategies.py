@@ -33,7 +33,7 @@ from mechinterp.patching import (
     z,
 )
 
-from .models import LAYERS
+from .zoo import LAYERS
 
 TEMPLATES = ("{} lives in the old town of", "the {} works near", "born with {} in the big red", "{} was near")
 SUBJECTS = ("ada", "bo cy", "dee eve fay", "gus hal")

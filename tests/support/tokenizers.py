@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from functools import cache
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -15,24 +18,65 @@ CORPUS = [
     "😀 is a face, हिन्दी is a language",
 ] * 4
 
+WORDS = (
+    "ada", "bo", "cy", "dee", "eve", "fay", "gus", "hal", "ida", "jo", "lives", "works", "was", "born", "in", "near",
+    "the", "old", "big", "red", "town", "of", "and", "with", "seattle", "rome", "paris", "oslo", "turku", "lund",
+    "york", "bern",
+)  # fmt: skip
+
+SENTENCES = (
+    "The Space Needle is in downtown Seattle.",
+    "Marie Curie was born in Warsaw and worked in Paris.",
+    "The capital of France is Paris, and the capital of Poland is Warsaw.",
+    "Ada Lovelace wrote about engines; she was a writer and a mathematician.",
+    "People spoke about the river because it was high after the rain.",
+    "In the evening the market was full of people and of music {loud and soft}.",
+)
+
+
+@cache
+def words(*, adds_bos: bool = False) -> PreTrainedTokenizerFast:
+    """One token for each of `WORDS`, with character offsets; with or without BOS in front of every text."""
+    tokenizer = Tokenizer(models.WordLevel(_numbered(("<unk>", "<s>", *WORDS)), unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if adds_bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return wrap(tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="<s>")
+
+
+@cache
+def sentences(*, adds_bos: bool = False, special: bool = True) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of `SENTENCES`; with or without BOS in front of every text, with or without any special token."""
+    tokenizer = byte_level(SENTENCES, size=320)
+    if adds_bos:
+        return with_specials(tokenizer, bos=True)
+    return tokenizer if special else wrap(tokenizer.backend_tokenizer)
+
+
+def _numbered(words: Iterable[str]) -> dict[str, int]:
+    return {word: index for index, word in enumerate(words)}
+
 
 def wrap(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def byte_level(corpus: list[str] | None = None, *, across_words: bool = False) -> PreTrainedTokenizerFast:
-    """Byte-level BPE as GPT-2's; `across_words` lets merges cross the borders of words and of marks."""
+def byte_level(
+    corpus: Sequence[str] = CORPUS, *, across_words: bool = False, size: int = 600
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE as GPT-2's of at most `size` tokens; `across_words` lets merges cross the borders of words and of
+    marks."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not across_words)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=size,
         special_tokens=[END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus or CORPUS, trainer)
+    tokenizer.train_from_iterator(corpus, trainer)
     return wrap(tokenizer, eos_token=END, bos_token=END, unk_token=END)
 
 
@@ -67,15 +111,14 @@ def sentence_piece(words: tuple[str, ...] = ("The", "Space", "Needle", "Ann", "i
 
 def word_level(words: str) -> PreTrainedTokenizerFast:
     """One token for each of the words, "[UNK]" for all others; marks are words."""
-    vocabulary = {word: i for i, word in enumerate(["[UNK]", *dict.fromkeys(words.split())])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordLevel(_numbered(dict.fromkeys(["[UNK]", *words.split()])), unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return wrap(tokenizer, unk_token="[UNK]")
 
 
 def letters_only(letters: str) -> PreTrainedTokenizerFast:
     """A BPE without merges and without an unknown token: what it cannot spell it leaves out, and says nothing."""
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer = Tokenizer(models.BPE(_numbered(letters), []))
     return wrap(tokenizer)
 
 

@@ -1,0 +1,114 @@
+"""Small random models of every architecture, made in a moment and without a network.
+
+A freshly initialised model answers nearly the same to everything; here every matrix is scaled up, so that the logits
+depend on what is written anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import mechinterp as mi
+from mechinterp.models import Model
+
+from . import tokenizers
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes by the names that Hugging Face configurations share, and by how much each matrix is scaled up."""
+
+    vocab_size: int
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    special: int
+    scale: float
+
+    @property
+    def window(self) -> int:
+        """Of sliding attention: shorter than the prompts."""
+        return self.max_position_embeddings // 8
+
+
+LAYERS, WIDTH, HEADS, MLP_WIDTH = 3, 16, 4, 24
+VOCABULARY = len(tokenizers.words())
+WORDS = Size(VOCABULARY, LAYERS, WIDTH, HEADS, MLP_WIDTH, 32, special=1, scale=12.0)
+SENTENCES = Size(len(tokenizers.sentences()), 4, 48, 4, 96, 64, special=0, scale=10.0)
+
+KINDS = ("gpt2", "llama", "neox", "gemma2", "opt")
+"""Learned positions; rotary with grouped queries and a gated MLP; parallel blocks; norms after each part; ReLU."""
+
+OTHERS = (
+    "qwen2", "qwen3", "mistral", "phi", "phi3", "gptj", "bloom", "gpt_neo", "gemma", "gemma3", "falcon", "olmo2",
+    "stablelm", "mixtral",
+)  # fmt: skip
+
+
+def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
+    """What Hugging Face calls a kind of model, and what its configuration needs besides the shared names."""
+    heads, mlp = {"head_dim": size.hidden_size // size.num_attention_heads}, size.intermediate_size
+    grouped, sliding = {"num_key_value_heads": 2}, {"sliding_window": size.window}
+    local = {"attention_types": [[["global"], 1], [["local"], size.num_hidden_layers - 1]], "window_size": size.window}
+    return {
+        "gpt2": ("gpt2", {"n_inner": mlp}),
+        "llama": ("llama", grouped),
+        "neox": ("gpt_neox", {}),
+        "gemma2": ("gemma2", grouped | heads | sliding),
+        "opt": ("opt", {"ffn_dim": mlp, "word_embed_proj_dim": size.hidden_size, "pad_token_id": 1}),
+        "qwen2": ("qwen2", grouped),
+        "qwen3": ("qwen3", grouped | heads),
+        "mistral": ("mistral", grouped | sliding),
+        "phi": ("phi", {}),
+        "phi3": ("phi3", grouped),
+        "gptj": ("gptj", {"n_inner": mlp, "rotary_dim": 4}),
+        "bloom": ("bloom", {}),
+        "gpt_neo": ("gpt_neo", local),
+        "gemma": ("gemma", grouped | heads),
+        "gemma3": ("gemma3_text", grouped | heads | sliding | {"sliding_window_pattern": 2}),
+        "falcon": ("falcon", {"ffn_hidden_size": mlp}),
+        "olmo2": ("olmo2", grouped),
+        "stablelm": ("stablelm", grouped),
+        "mixtral": ("mixtral", grouped | {"num_local_experts": 2, "num_experts_per_tok": 1}),
+    }[kind]
+
+
+def hf_model(kind: str = "gpt2", size: Size = WORDS, *, seed: int = 0) -> Any:
+    """A random Hugging Face model with every matrix scaled up, and biases that are not zero."""
+    torch.manual_seed(seed)
+    model_type, own = _own(kind, size)
+    shared = asdict(size)
+    scale, special = shared.pop("scale"), shared.pop("special")
+    config = AutoConfig.for_model(
+        model_type, **{**shared, "bos_token_id": special, "eos_token_id": special, "pad_token_id": None, **own}
+    )
+    network = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(scale)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+    return network
+
+
+@cache
+def small_model(kind: str = "gpt2", *, dtype: torch.dtype = torch.float32, adds_bos: bool = False) -> Model:
+    """A model of words, booted once per process: nothing may change its weights."""
+    words = tokenizers.words(adds_bos=adds_bos)
+    return mi.load(hf_model(kind), tokenizer=words, dtype=dtype, name=f"small-{kind}")
+
+
+def sentence_model(
+    kind: str = "gpt2", *, seed: int = 0, dtype: torch.dtype | None = None, adds_bos: bool = False, special: bool = True
+) -> Model:
+    """A larger model of any text, booted anew: it may be edited."""
+    text = tokenizers.sentences(adds_bos=adds_bos, special=special)
+    return mi.load(hf_model(kind, SENTENCES, seed=seed), tokenizer=text, dtype=dtype, name=f"small-{kind}")
