@@ -82,6 +82,11 @@ def test_shards_merge_to_the_whole(model: Model, moments: SecondMoment) -> None:
         SecondMoment.merge([moments, replace(moments, layer=2)])
     with pytest.raises(UsageError, match="no second moment to merge"):
         SecondMoment.merge([])
+    with pytest.raises(UsageError, match="of the same texts, which would be counted twice"):
+        SecondMoment.merge([moments, parts[0], moments])
+    assert moments.from_text
+    with pytest.raises(UsageError, match="was not collected from text, so it has no weight next to others"):
+        SecondMoment.merge([moments, SecondMoment.identity(model, 1)])
 
 
 def test_other_texts_have_another_fingerprint(model: Model, moments: SecondMoment) -> None:

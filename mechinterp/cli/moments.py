@@ -92,9 +92,7 @@ def _cosine(until: str) -> float:
     try:
         return CONVERGED if until == "converged" else float(until)
     except ValueError:
-        raise UsageError(
-            f"--until is {until!r}; give `converged`, or the cosine that is wanted, such as 0.995"
-        ) from None
+        raise UsageError(f"--until is {until!r}; give `converged`, or a cosine such as 0.995") from None
 
 
 def _print(found: dict[int, SecondMoment], out: Path) -> None:

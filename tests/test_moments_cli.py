@@ -1,0 +1,75 @@
+"""`mechinterp moments` and `moments-merge`: enough text, not enough text, and the parts of a text put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import mechinterp as mi
+from mechinterp.cli import main
+from mechinterp.editing import SecondMoment
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run the command line in a folder of its own: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mechinterp", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), " ".join(captured.out.split()), " ".join(captured.err.split())
+
+    return run
+
+
+def test_it_stops_when_the_text_is_enough(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("moments", "atlas", "--layer", "3", "--until", "0.8", "--out", "m")
+    assert code == 0, err
+    looks = pd.read_csv(tmp_path / "m" / "convergence.csv")
+    last = looks.iloc[-1]
+    assert 0.8 <= last["low"] <= last["cosine"] < 1
+    assert not (looks["low"][:-1] >= 0.8).any()
+    assert f"{int(last['tokens']):,} tokens, condition number" in out
+    assert err.count("layer 3, ") == len(looks)
+    assert f"effective rank {last['effective_rank']:.0f} of 512" in out
+    assert SecondMoment.load(tmp_path / "m" / "layer-3.safetensors").tokens == last["tokens"]
+
+
+def test_text_that_is_not_enough_is_said(call: Call, tmp_path: Path) -> None:
+    words = ("moments", "atlas", "--layer", "3", "--tokens", "1500", "--out", "m", "-q")
+    code, _, err = call(*words, "--until", "converged")
+    assert code == 1
+    assert "the text was used up before C^-1 k was settled to a cosine of 0.99; the files are written" in err
+    assert (tmp_path / "m" / "layer-3.safetensors").exists()
+    code, _, err = call(*words, "--until", "enough")
+    assert (code, err) == (2, "error: --until is 'enough'; give `converged`, or a cosine such as 0.995")
+    assert "until is 99; give the cosine" in call(*words, "--until", "99")[2]
+
+
+def test_parts_are_merged(call: Call, tmp_path: Path) -> None:
+    texts = list(mi.atlas.corpus())[:300]
+    for name, part in (("a", texts[:100]), ("b", texts[100:]), ("whole", texts)):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(part), encoding="utf-8")
+        code, _, err = call("moments", "atlas", "-l", "3", "--text", f"{name}.txt", "--out", name, "-q")
+        assert code == 0, err
+    first, second = "a/layer-3.safetensors", "b/layer-3.safetensors"
+    code, out, err = call("moments-merge", first, second, "--out", "c/both")
+    assert code == 0, err
+    merged, whole = (SecondMoment.load(tmp_path / name) for name in ("c/both", "whole/layer-3.safetensors"))
+    assert f"{whole.tokens:,} tokens in 300 texts" in out
+    assert (merged.tokens, merged.documents, merged.texts) == (whole.tokens, whole.documents, whole.texts)
+    assert torch.allclose(merged.matrix, whole.matrix, rtol=1e-5, atol=1e-7)
+    code, _, err = call("moments-merge", first, first, "--out", "d")
+    assert code == 2
+    assert "two of these second moments are of the same texts" in err
+    assert "there is no second moment file 'nowhere'" in call("moments-merge", "nowhere", "--out", "d")[2]
