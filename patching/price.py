@@ -55,9 +55,10 @@ class Price:
 
     def __str__(self) -> str:
         share = self.token_layers / max(1, self.naive_token_layers)
+        prompts = "1 prompt" if self.prompts == 1 else f"{self.prompts:,} prompts"
         return (
-            f"{self.prompts:,} prompt{'' if self.prompts == 1 else 's'}, {self.cells:,} cells ({self.no_op_cells:,} of them need no computing), "
-            f"{self.rows:,} rows; {self.forwards:,} forwards, {self.token_layers:,} token-layers, {share:.0%} of the "
+            f"{prompts}, {self.cells:,} cells ({self.no_op_cells:,} of them need no computing), {self.rows:,} rows; "
+            f"{self.forwards:,} forwards, {self.token_layers:,} token-layers, {share:.0%} of the "
             f"{self.naive_token_layers:,} of one forward per cell and draw; about {self.bytes / 1e6:,.0f} MB at once "
             "beside the model and the table"
         )
