@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -42,10 +41,8 @@ def facts_known_to_both(count: int, seed: int) -> list[Fact]:
 def run_trace(args: argparse.Namespace) -> None:
     """Causal tracing of one model."""
     model = mi.load(args.model)
-    started = time.perf_counter()
-    table = mi.trace(model, facts_known_to_both(args.facts, args.seed), seed=args.seed, window=args.window)
-    table.meta["seconds"] = time.perf_counter() - started
-    table.save(args.out / f"trace-{args.model}.parquet")
+    facts = facts_known_to_both(args.facts, args.seed)
+    table = mi.trace(model, facts, seed=args.seed, window=args.window, out=args.out / f"trace-{args.model}")
     figure = analysis.plot_aie(table)
     figure.savefig(args.out / f"aie-{args.model}.png", dpi=110)
 
@@ -95,7 +92,7 @@ def run_essence(args: argparse.Namespace) -> None:
 
 def summary(args: argparse.Namespace) -> None:
     """Print the tables of the README from the files of earlier runs."""
-    for path in sorted(args.out.glob("trace-*.parquet")):
+    for path in sorted(args.out.glob("*/table.parquet")):
         print_trace(mi.Table.load(path))
     for model in atlas.names():
         for variant in VARIANTS:
@@ -118,8 +115,8 @@ def print_trace(table: mi.Table) -> None:
     """Average indirect effects at the two sites, in points of probability."""
     meta = table.meta
     print(
-        f"\n## {meta['model']}: {meta['prompts']} facts, {meta['draws']} draws, window {meta['window']}, "
-        f"{meta.get('seconds', float('nan')):.0f} s"
+        f"\n## {meta['model']}: {meta['prompts']} facts, {meta['draws']} draws, window {meta['window']}; "
+        "estimate ± half of the 95 % interval (± half of the simultaneous band)"
     )
     totals = analysis.average_total_effect(table)
     print("total effect", points(totals.loc["total_effect"]), "clean", points(totals.loc["clean"]))
@@ -129,7 +126,7 @@ def print_trace(table: mi.Table) -> None:
         for (component, severed), line in effects[effects["role"] == role].groupby(
             ["component", "severed"], sort=False
         ):
-            cells = " | ".join(points(row) for _, row in line.sort_values("layer").iterrows())
+            cells = " | ".join(with_band(row) for _, row in line.sort_values("layer").iterrows())
             print(f"| {role} | {component} | {severed} | {cells} |")
     pairs = [
         ({"component": "mlp"}, {"component": "attn"}),
@@ -139,7 +136,9 @@ def print_trace(table: mi.Table) -> None:
     for first, second in pairs:
         difference = analysis.difference_of_effects(table, first, second)
         part = difference[difference["role"] == "last subject"].sort_values("layer")
-        print(f"| last subject | {first} - {second} | " + " | ".join(points(row) for _, row in part.iterrows()) + " |")
+        print(
+            f"| last subject | {first} - {second} | " + " | ".join(with_band(row) for _, row in part.iterrows()) + " |"
+        )
 
 
 def print_rome(model: str, variant: str, frame: pd.DataFrame) -> None:
@@ -152,6 +151,12 @@ def print_rome(model: str, variant: str, frame: pd.DataFrame) -> None:
     for layer, part in after.groupby("layer"):
         by_metric = part.set_index("metric")
         print(f"| {layer} | " + " | ".join(points(by_metric.loc[m]) for m in wanted if m in by_metric.index) + " |")
+
+
+def with_band(row: pd.Series) -> str:
+    """Estimate, half of its interval and half of its simultaneous band, times 100."""
+    interval, band = 50 * (row["high"] - row["low"]), 50 * (row["band_high"] - row["band_low"])
+    return f"{100 * row['estimate']:.1f} ± {interval:.1f} ({band:.1f})"
 
 
 def points(row: pd.Series) -> str:
