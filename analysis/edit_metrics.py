@@ -1,25 +1,16 @@
 """The metrics of an edit, from what the model answered before and after.
 
-CounterFact's (Meng et al. 2022, section 3.4), with L(o|p) the mean negative log-probability per token of
-answer o:
+A record is a fact with its edit.  A metric's value of a record is the mean over the record's questions of the metric's
+kind (see `metric_table`); "probability" is exp of the mean log-probability per token of the answer.  Over records:
+averages, and scores, which are harmonic means of averages.
 
-| metric | per record | over the questions |
-|---|---|---|
-| ES, EM | mean of 1[L(new) < L(true)], mean of exp(-L(new)) - exp(-L(true)) | the rewritten prompt |
-| PS, PM | the same | paraphrases |
-| NS, NM | mean of 1[L(true) < L(new)], mean of exp(-L(true)) - exp(-L(new)) | neighbourhood |
-| ES_acc, PS_acc, NS_acc | mean of 1[every token of the wanted answer is the most probable one] | as above |
-| S | harmonic mean of the *averages* of ES, PS and NS over records; 0 if one of them is 0 | |
-
-and beside them what CounterFact does not ask: `same_subject` (the subject's other facts answered right),
-`same_subject_kept` (of those answered right before the edit, the share still right) and `one_hop` (questions
-a step further, answered as the fact states: where it states what held before the edit, as the bundled facts do, a
-fall shows that the edit reaches that far, not that it gets there right).
+An edit that could not be made leaves the model as it is, and is counted so: its record has the unedited model's values
+after the edit too, so that it lowers efficacy and not the number of records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,46 +20,71 @@ from jaxtyping import Float
 from ..errors import UsageError
 from ..prompts import Fact
 from .intervals import Intervals, bootstrap_mean, bootstrap_of_means, bootstrap_share
-from .questions import NEIGHBOURHOOD, ONE_HOP, PARAPHRASE, REWRITE, SAME_SUBJECT
+from .metric_table import COUNTERFACT, METRICS, SHARE, Metric, chosen
 
-METRICS = (
-    "ES", "EM", "ES_acc", "PS", "PM", "PS_acc", "NS", "NM", "NS_acc",
-    "same_subject", "same_subject_kept", "one_hop",
-)  # fmt: skip
-"""Per-record metrics; S exists only over records."""
+BEFORE, AFTER = "before", "after"
 
-MAGNITUDES = ("EM", "PM", "NM")
-"""Differences of probabilities; all other metrics are shares between 0 and 1."""
-
-S_PARTS = ("ES", "PS", "NS")
+_TYPES = {"fact": int, "stage": str, "metric": str, "value": float, "questions": int}
 
 
-def record_metrics(before: pd.DataFrame, after: pd.DataFrame, facts: Sequence[Fact]) -> pd.DataFrame:
-    """Per-record metrics before and after an edit, from two answers of `ask` to the same facts.
+def record_metrics(
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    facts: Sequence[Fact],
+    metrics: Sequence[str] = COUNTERFACT,
+    failures: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Per-record metrics before and after an edit, from two answers of `ask_facts` to the same facts.
 
-    Returns one row per record, stage ("before", "after") and metric: record, relation, stage, metric, value,
-    questions (how many the value averages).  A fact without paraphrases has no row for PS.
+    Args:
+        before: of the unedited model.
+        after: of the edited one.
+        facts: the facts.
+        metrics: which ones; those without questions, and those that are not about questions, have no rows.
+        failures: fact id -> why its edit could not be made.
+
+    Returns:
+        One row per record, stage ("before", "after") and metric: record, relation, stage, metric, value, questions (how
+        many the value averages), failed (why there was no edit, else "").
     """
-    parts = []
-    for stage, answers in (("before", before), ("after", after)):
-        for kind, prefix in ((REWRITE, "E"), (PARAPHRASE, "P"), (NEIGHBOURHOOD, "N")):
-            of_kind = answers[answers["kind"] == kind]
-            wanted, other = ("true", "new") if kind == NEIGHBOURHOOD else ("new", "true")
-            gain = of_kind[f"log_prob_{wanted}"] - of_kind[f"log_prob_{other}"]
-            parts += [
-                _per_record(of_kind, (gain > 0).astype(float), stage, f"{prefix}S"),
-                _per_record(of_kind, of_kind[f"prob_{wanted}"] - of_kind[f"prob_{other}"], stage, f"{prefix}M"),
-                _per_record(of_kind, of_kind[f"correct_{wanted}"], stage, f"{prefix}S_acc"),
-            ]
-        for kind, metric in ((SAME_SUBJECT, "same_subject"), (ONE_HOP, "one_hop")):
-            of_kind = answers[answers["kind"] == kind]
-            parts.append(_per_record(of_kind, of_kind["correct_true"], stage, metric))
-    known = after[(after["kind"] == SAME_SUBJECT) & (before["correct_true"] == 1)]
-    parts.append(_per_record(known, known["correct_true"], "after", "same_subject_kept"))
-    long = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    parts = [pd.DataFrame({"fact": [], "stage": [], "metric": [], "value": [], "questions": []}).astype(_TYPES)]
+    for metric in chosen(metrics):
+        if metric.kind:
+            for stage, answers in ((BEFORE, before), (AFTER, after)):
+                parts.append(_per_record(_values(metric, before, answers, stage), answers, stage, metric.name))
+    return named(pd.concat(parts, ignore_index=True), facts, failures)
+
+
+def named(long: pd.DataFrame, facts: Sequence[Fact], failures: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Record, relation and failure in place of the number of the fact."""
+    failed = failures or {}
+    long = long.sort_values(["stage", "fact"], key=_order, kind="stable", ignore_index=True)
     long.insert(0, "record", [facts[i].id for i in long["fact"]])
     long.insert(1, "relation", [facts[i].relation for i in long["fact"]])
-    return long.drop(columns="fact")
+    return long.drop(columns="fact").assign(failed=[failed.get(record, "") for record in long["record"]])
+
+
+def _order(column: pd.Series) -> pd.Series:
+    return column == AFTER if column.name == "stage" else column
+
+
+def _values(metric: Metric, before: pd.DataFrame, answers: pd.DataFrame, stage: str) -> pd.Series:
+    """The metric of each question of its kind; nothing where it says something of the change only."""
+    of_kind = answers[answers["kind"] == metric.kind]
+    wanted, other = metric.answer, "true" if metric.answer == "new" else "new"
+    if metric.rule in ("correct", "accuracy"):
+        return of_kind[f"{metric.rule}_{wanted}"].dropna()
+    if metric.rule == "preferred":
+        gain = of_kind[f"log_prob_{wanted}"] - of_kind[f"log_prob_{other}"]
+        return (gain.dropna() > 0).astype(float)
+    if metric.rule == "margin":
+        return (of_kind[f"prob_{wanted}"] - of_kind[f"prob_{other}"]).dropna()
+    if stage == BEFORE:
+        return of_kind["fact"].iloc[:0].astype(float)
+    if metric.rule == "kept":
+        return of_kind.loc[before.loc[of_kind.index, f"correct_{wanted}"] == 1, f"correct_{wanted}"]
+    both = zip(before.loc[of_kind.index, f"top_{wanted}"], of_kind[f"top_{wanted}"], strict=True)
+    return pd.Series([float(np.mean(np.equal(old, new))) for old, new in both], index=of_kind.index, dtype=float)
 
 
 def harmonic_mean(values: Float[np.ndarray, "... parts"]) -> Float[np.ndarray, " *cells"]:
@@ -96,7 +112,7 @@ def summarise(
 
     Returns:
         One row per group, stage and metric (S included): estimate, low, high, n_records (with a value),
-        n_given.
+        n_given, n_failed (records whose edit could not be made; they are among the others).
     """
     if cluster not in ("record", "relation"):
         raise UsageError(f"cluster={cluster!r} is not a column to resample by; choose record or relation")
@@ -104,18 +120,25 @@ def summarise(
         unnamed = records.loc[records["relation"] == "", "record"].iloc[0]
         raise UsageError(f"the record {unnamed!r} has no relation; give every fact one, or use cluster='record'")
     options = (level, resamples, seed)
+    failed = records["failed"] if "failed" in records.columns else pd.Series("", index=records.index)
     rows = []
     for key, group in records.groupby([*by, "stage"], sort=False, observed=True):
         wide = group.pivot(index="record", columns="metric", values="value")
         relation = group.drop_duplicates("record").set_index("record")["relation"]
         labels = [relation[record] for record in wide.index] if cluster == "relation" else None
-        for metric in METRICS:
-            if metric in wide.columns:
-                method = bootstrap_mean if metric in MAGNITUDES else bootstrap_share
-                rows.append((*key, metric, *_row(method(wide[metric].to_numpy(float), *options, labels)), len(wide)))
-        if all(part in wide.columns for part in S_PARTS):
-            rows.append((*key, "S", *_row(_score(wide[list(S_PARTS)].to_numpy(float), options, labels)), len(wide)))
-    return pd.DataFrame(rows, columns=[*by, "stage", "metric", "estimate", "low", "high", "n_records", "n_given"])
+        n_failed = int(group.loc[failed.loc[group.index] != "", "record"].nunique())
+        for metric in METRICS.values():
+            values = [wide[part].to_numpy(float) for part in (*metric.parts, metric.name) if part in wide.columns]
+            if metric.parts and len(values) == len(metric.parts):
+                found = _score(np.stack(values, axis=1), options, labels)
+            elif not metric.parts and values:
+                method = bootstrap_share if metric.unit == SHARE else bootstrap_mean
+                found = method(values[0], *options, labels)
+            else:
+                continue
+            rows.append((*key, metric.name, *_row(found), len(wide), n_failed))
+    columns = ["stage", "metric", "estimate", "low", "high", "n_records", "n_given", "n_failed"]
+    return pd.DataFrame(rows, columns=[*by, *columns])
 
 
 def _score(
@@ -134,9 +157,7 @@ def _row(found: Intervals) -> tuple[float, float, float, int]:
     return float(found.estimate), float(found.low), float(found.high), int(found.n)
 
 
-def _per_record(of_kind: pd.DataFrame, values: pd.Series, stage: str, metric: str) -> pd.DataFrame:
-    grouped = values.groupby(of_kind["fact"], sort=True)
+def _per_record(values: pd.Series, answers: pd.DataFrame, stage: str, metric: str) -> pd.DataFrame:
+    grouped = values.groupby(answers.loc[values.index, "fact"], sort=True)
     frame = pd.DataFrame({"value": grouped.mean(), "questions": grouped.size()}).rename_axis("fact").reset_index()
-    frame.insert(1, "stage", stage)
-    frame.insert(2, "metric", metric)
-    return frame
+    return frame.assign(stage=stage, metric=metric)[list(_TYPES)].astype(_TYPES)

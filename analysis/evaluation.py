@@ -6,10 +6,9 @@ is edited and after which it is itself again, can be judged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pandas as pd
 
@@ -17,27 +16,32 @@ from ..errors import UsageError
 from ..models import Model
 from ..progress import progress_bar
 from ..prompts import Fact
-from .edit_metrics import record_metrics, summarise
-from .questions import ask
+from .edit_metrics import AFTER, BEFORE, record_metrics, summarise
+from .metric_table import COUNTERFACT
+from .portability import Portability
+from .questions import ask_facts, questions
+from .under_edits import Applicable, Failed, ask_under_edits
 
-
-@runtime_checkable
-class Applicable(Protocol):
-    """An edit, as far as judging it goes."""
-
-    def on(self, model: Model) -> AbstractContextManager[Any]: ...
+FACTS_AT_ONCE = 256
+"""Facts whose single edits share their forwards: enough that rows of one length fill a batch."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What edits did.
 
-    `records` has one row per record, stage ("before", "after") and metric; `answers` one row per question and
-    stage, with the log-probabilities everything is computed from.
+    `records` has one row per record, stage ("before", "after") and metric, and says which edits failed; `answers` one
+    row per question and stage, with the log-probabilities everything is computed from.
     """
 
     records: pd.DataFrame
     answers: pd.DataFrame
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Records whose edit could not be made, and why; they are counted with the unedited model's answers."""
+        failed = self.records[self.records["failed"] != ""].drop_duplicates("record")
+        return dict(zip(failed["record"], failed["failed"], strict=True))
 
     def summary(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0, cluster: str = "record"
@@ -55,16 +59,16 @@ def evaluate_edit(
         model: the unedited model.
         edit: anything with `.on(model)`.
         fact: with answer and target_new.
-        before: what `ask(model, [fact])` gave, when it is already known.
+        before: what `ask_facts(model, [fact])` gave, when it is already known.
         batch_size: rows per forward.
 
     Returns:
         {"record", "relation", "before": {metric: value}, "after": {metric: value}}; metrics without questions
-        are absent.  See `edit_metrics` for the definitions.
+        are absent.  See `metric_table` for the definitions.
     """
-    unedited = ask(model, [fact], batch_size=batch_size) if before is None else before
+    unedited = ask_facts(model, [fact], batch_size=batch_size) if before is None else before
     with edit.on(model):
-        edited = ask(model, [fact], batch_size=batch_size)
+        edited = ask_facts(model, [fact], batch_size=batch_size)
     long = record_metrics(unedited, edited, [fact])
     stages = {
         str(stage): {str(metric): float(value) for metric, value in zip(part["metric"], part["value"], strict=True)}
@@ -75,38 +79,92 @@ def evaluate_edit(
 
 def evaluate_edits(
     model: Model,
-    edits: Applicable | Sequence[Applicable],
+    edits: Applicable | Sequence[Applicable | Failed],
     facts: Sequence[Fact],
     *,
-    batch_size: int = 64,
+    metrics: Sequence[str] = COUNTERFACT,
+    portability: Mapping[str, Portability] | None = None,
+    batch_size: int = 128,
     progress: bool = True,
 ) -> Evaluation:
     """Judge edits on their facts.
 
     Args:
         model: the unedited model.
-        edits: one edit per fact, each judged alone; or one edit (of many facts, say), judged on all of them.
-        facts: each with answer and target_new.
+        edits: one edit per fact, each judged alone (`Failed` where there is none); or one edit (of many facts, say),
+            judged on all of them.
+        facts: each with target_new and, for metrics that weigh it against the true object, answer.
+        metrics: names from `METRICS`, such as `COUNTERFACT`, `ZSRE_METRICS`, `YAO_METRICS`.
+        portability: questions on what follows from each edit, by the fact's id (see `portability_of`).
         batch_size: rows per forward.
         progress: show a progress bar.
 
     Raises:
-        UsageError: another number of edits than of facts.
+        UsageError: another number of edits than of facts, or facts that lack what the metrics need.
     """
-    before = ask(model, facts, batch_size=batch_size)
     if isinstance(edits, Applicable):
+        before = ask_facts(model, facts, metrics, portability=portability, batch_size=batch_size)
         with edits.on(model):
-            after = ask(model, facts, batch_size=batch_size)
-    else:
-        if len(edits) != len(facts):
-            raise UsageError(f"{len(edits)} edits for {len(facts)} facts; give one edit per fact, or one for all")
-        parts = []
-        with progress_bar("judging edits", len(edits), shown=progress) as advance:
-            for i, edit in enumerate(edits):
-                with edit.on(model):
-                    parts.append(ask(model, [facts[i]], batch_size=batch_size).assign(fact=i))
-                advance(1)
-        after = pd.concat(parts, ignore_index=True)
-    answers = pd.concat([before.assign(stage="before"), after.assign(stage="after")], ignore_index=True)
+            after = ask_facts(model, facts, metrics, portability=portability, batch_size=batch_size)
+        return _evaluation(before, after, facts, metrics, {})
+    by_name = evaluate_editors(
+        model, {"": edits}, facts, metrics=metrics, portability=portability, batch_size=batch_size, progress=progress
+    )
+    return by_name[""]
+
+
+def evaluate_editors(
+    model: Model,
+    edits: Mapping[str, Sequence[Applicable | Failed]],
+    facts: Sequence[Fact],
+    *,
+    metrics: Sequence[str] = COUNTERFACT,
+    portability: Mapping[str, Portability] | None = None,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> dict[str, Evaluation]:
+    """Judge the edits of several editors on the same facts: what no edit changes is computed once for all of them.
+
+    Args:
+        model: the unedited model.
+        edits: editor -> one edit per fact, each judged alone (`Failed` where there is none).
+        facts, metrics, portability, batch_size, progress: as of `evaluate_edits`.
+
+    Returns:
+        editor -> what its edits did; give two of them to `compare`.
+
+    Raises:
+        UsageError: no editor, an editor with another number of edits than of facts, or facts that lack what the metrics
+            need.
+    """
+    if not edits:
+        raise UsageError("there is no editor to judge; give at least one list of edits")
+    for name, made in edits.items():
+        if len(made) != len(facts):
+            whose = f" of {name!r}" if name else ""
+            raise UsageError(f"{len(made)} edits{whose} for {len(facts)} facts; give one edit per fact, or one for all")
+    asked = questions(facts, metrics, portability)
+    parts: list[list[pd.DataFrame]] = []
+    with progress_bar("judging edits", len(facts) * len(edits), shown=progress) as advance:
+        for start in range(0, len(facts), FACTS_AT_ONCE):
+            some = [made[start : start + FACTS_AT_ONCE] for made in edits.values()]
+            theirs = [question for question in asked if start <= question.fact < start + FACTS_AT_ONCE]
+            parts.append(ask_under_edits(model, some, theirs, first=start, batch_size=batch_size))
+            advance(sum(map(len, some)))
+    before, *afters = (pd.concat(list(stage), ignore_index=True) for stage in zip(*parts, strict=True))
+    return {
+        name: _evaluation(before, after, facts, metrics, _failures(made, facts))
+        for (name, made), after in zip(edits.items(), afters, strict=True)
+    }
+
+
+def _evaluation(
+    before: pd.DataFrame, after: pd.DataFrame, facts: Sequence[Fact], metrics: Sequence[str], failures: dict[str, str]
+) -> Evaluation:
+    answers = pd.concat([before.assign(stage=BEFORE), after.assign(stage=AFTER)], ignore_index=True)
     answers.insert(0, "record", [facts[i].id for i in answers["fact"]])
-    return Evaluation(record_metrics(before, after, facts), answers.drop(columns="fact"))
+    return Evaluation(record_metrics(before, after, facts, metrics, failures), answers.drop(columns="fact"))
+
+
+def _failures(made: Sequence[Applicable | Failed], facts: Sequence[Fact]) -> dict[str, str]:
+    return {fact.id: edit.reason for fact, edit in zip(facts, made, strict=True) if isinstance(edit, Failed)}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..errors import MechinterpError, UsageError
@@ -20,9 +19,9 @@ from ..models import Model
 from ..progress import progress_bar
 from ..prompts import Fact
 from .edit_metrics import record_metrics, summarise
-from .evaluation import Applicable
 from .journal import Journal
-from .questions import ask
+from .questions import ask_facts
+from .under_edits import Applicable
 
 MakeEdit = Callable[[Fact, int], Applicable]
 """Makes the edit of a fact at a layer."""
@@ -53,8 +52,8 @@ def edit_by_layer(
 
     Returns:
         One row per layer, record, stage and metric: layer, record, relation, stage, metric, value, questions,
-        seconds (to make the edit), failed (why no edit could be made, else ""; its "after" values are
-        missing).  Give it to `layer_summary` or `plot_edit_by_layer`.
+        seconds (to make the edit), failed (why no edit could be made, else ""; it is then counted with the
+        unedited model's answers).  Give it to `layer_summary` or `plot_edit_by_layer`.
 
     Raises:
         UsageError: no layers, a layer the model does not have, or a journal of another experiment.
@@ -62,10 +61,11 @@ def edit_by_layer(
     if not layers:
         raise UsageError("there are no layers to edit at; give at least one")
     at = [model.layout.check_layer(layer) for layer in layers]
-    journal = Journal(out, {"model": model.fingerprint(), "settings": dict(settings or {})})
+    header = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
+    journal = Journal(out, header)
     done = {(record["layer"], record["fact"]) for record in journal.records}
     asked_for = [(layer, _digest(fact)) for layer in at for fact in facts]
-    unedited = ask(model, facts, batch_size=batch_size)
+    unedited = ask_facts(model, facts, batch_size=batch_size)
     with progress_bar("editing facts", len(asked_for), shown=progress) as advance:
         for layer in at:
             for i, fact in enumerate(facts):
@@ -87,21 +87,17 @@ def layer_summary(
 def _edit_once(
     model: Model, fact: Fact, layer: int, make_edit: MakeEdit, before: pd.DataFrame, batch_size: int
 ) -> dict[str, Any]:
-    started, failed = time.perf_counter(), ""
-    after = before.assign(log_prob_true=np.nan)
+    started, failed, after = time.perf_counter(), "", before
     try:
         edit = make_edit(fact, layer)
         seconds = time.perf_counter() - started
         with edit.on(model):
-            after = ask(model, [fact], batch_size=batch_size)
+            after = ask_facts(model, [fact], batch_size=batch_size)
     except UsageError:
         raise  # the input is wrong for every record; nothing is learnt by going on
     except MechinterpError as error:
         seconds, failed = time.perf_counter() - started, str(error)
     values = record_metrics(before, after, [fact])
-    if failed:
-        values.loc[values["stage"] == "after", "value"] = np.nan
-    values["value"] = values["value"].astype(object).where(values["value"].notna(), None)
     rows = values[["stage", "metric", "value", "questions"]].to_dict("records")
     return {
         "layer": layer, "fact": _digest(fact), "record": fact.id, "relation": fact.relation,
@@ -119,8 +115,7 @@ def _frame(records: Sequence[Mapping[str, Any]], asked_for: set[tuple[int, str]]
         if (record["layer"], record["fact"]) in asked_for
         for value in record["values"]
     ]
-    frame = pd.DataFrame(rows)
-    return frame.assign(value=frame["value"].astype(float))
+    return pd.DataFrame(rows)
 
 
 def _digest(fact: Fact) -> str:

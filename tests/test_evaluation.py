@@ -16,13 +16,13 @@ from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question, load
 from mechinterp.analysis import (
-    ask,
+    ask_facts,
     edit_by_layer,
     evaluate_edit,
     evaluate_edits,
     layer_summary,
     rome_by_layer,
-    score,
+    score_answers,
     summarise,
 )
 from mechinterp.analysis.edit_metrics import record_metrics
@@ -106,7 +106,7 @@ def single_run(model: Model, text: str, answer: str) -> tuple[list[float], bool]
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_a_batch_is_its_single_runs(model: Model, batch_size: int) -> None:
-    scores = score(model, PAIRS, batch_size=batch_size)
+    scores = score_answers(model, PAIRS, batch_size=batch_size)
     for (text, answer), row in zip(PAIRS, scores.itertuples(), strict=True):
         log_probs, right = single_run(model, text, answer)
         assert (row.text, row.answer, row.tokens, row.correct) == (text, answer, len(log_probs), right)
@@ -117,7 +117,7 @@ def test_a_batch_is_its_single_runs(model: Model, batch_size: int) -> None:
 
 
 def test_answers_of_several_tokens_are_scored(model: Model) -> None:
-    scores = score(model, PAIRS)
+    scores = score_answers(model, PAIRS)
     assert (scores["tokens"] > 1).any()
     several = scores[scores["tokens"] > 1]
     assert (several["joint_prob"] < several["prob"]).all()
@@ -130,7 +130,7 @@ def test_the_models_own_continuation_is_correct(model: Model) -> None:
         own = model.tokenizer.decode([first])
         if own.strip() and model.answer_ids(text=text, answer=own) == (first,):  # not every token is a whole answer
             found += 1
-            assert score(model, [(text, own)])["correct"].item()
+            assert score_answers(model, [(text, own)])["correct"].item()
     assert found > 3
 
 
@@ -138,24 +138,24 @@ def test_a_model_that_knows_its_facts_scores_so(data_dir: Path) -> None:
     toy = load(data_dir / "toy")
     known = json.loads((data_dir / "toy" / "facts.json").read_text())[::40]
     pairs = [(fact["prompt"].replace("{}", fact["subject"]), fact["answer"]) for fact in known]
-    scores = score(toy, pairs)
+    scores = score_answers(toy, pairs)
     assert scores["correct"].mean() > 0.98
     assert scores["prob"].mean() > 0.9
-    others = score(toy, [(text, pairs[i - 1][1]) for i, (text, _) in enumerate(pairs)])
+    others = score_answers(toy, [(text, pairs[i - 1][1]) for i, (text, _) in enumerate(pairs)])
     assert others["prob"].mean() < 0.3
 
 
 def test_scoring_refuses_what_it_cannot_score(model: Model) -> None:
     with pytest.raises(UsageError, match="has 8. tokens; small-gpt2 takes 64"):
-        score(model, [("the " * 80, "Lund")])
+        score_answers(model, [("the " * 80, "Lund")])
     with pytest.raises(UsageError, match="batch_size=0"):
-        score(model, PAIRS, batch_size=0)
-    assert list(score(model, []).columns) == list(score(model, PAIRS).columns)
+        score_answers(model, PAIRS, batch_size=0)
+    assert list(score_answers(model, []).columns) == list(score_answers(model, PAIRS).columns)
 
 
 def test_broken_weights_are_an_error_not_a_number(model: Model) -> None:
     with Nudge(float("nan")).on(model), pytest.raises(MechinterpError, match="no finite probability to 'Lund'"):
-        score(model, PAIRS)
+        score_answers(model, PAIRS)
 
 
 # --- metrics -----------------------------------------------------------------------------------------------------
@@ -248,11 +248,15 @@ def test_an_edit_is_judged_and_undone(model: Model, facts: list[Fact]) -> None:
     judged = evaluate_edit(model, Nudge(0.5), facts[0])
     assert model.fingerprint() == fingerprint
     assert (judged["record"], judged["relation"]) == ("ada", "born_in")
-    true, new = score(model, [("Ada Stone was born in", "Lund"), ("Ada Stone was born in", "Turku")])["log_prob"]
+    true, new = score_answers(model, [("Ada Stone was born in", "Lund"), ("Ada Stone was born in", "Turku")])[
+        "log_prob"
+    ]
     assert judged["before"]["ES"] == float(new > true)
     assert judged["before"]["EM"] == pytest.approx(np.exp(new) - np.exp(true), abs=1e-6)
     with Nudge(0.5).on(model):
-        true, new = score(model, [("Ada Stone was born in", "Lund"), ("Ada Stone was born in", "Turku")])["log_prob"]
+        true, new = score_answers(model, [("Ada Stone was born in", "Lund"), ("Ada Stone was born in", "Turku")])[
+            "log_prob"
+        ]
     assert judged["after"]["EM"] == pytest.approx(np.exp(new) - np.exp(true), abs=1e-6)
     assert judged["after"]["EM"] != judged["before"]["EM"]
 
@@ -288,17 +292,17 @@ def test_wrong_facts_are_refused(model: Model, facts: list[Fact]) -> None:
     with pytest.raises(UsageError, match="2 edits for 3 facts"):
         evaluate_edits(model, [Nudge(0.1), Nudge(0.2)], facts)
     with pytest.raises(UsageError, match="'Bo Ek is' lacks the true answer"):
-        ask(model, [Fact(Prompt("{} is", "Bo Ek"), target_new="x")])
+        ask_facts(model, [Fact(Prompt("{} is", "Bo Ek"), target_new="x")])
     with pytest.raises(UsageError, match="'Bo Ek is' lacks target_new"):
-        ask(model, [Fact(Prompt("{} is", "Bo Ek", "here"))])
+        ask_facts(model, [Fact(Prompt("{} is", "Bo Ek", "here"))])
     with pytest.raises(UsageError, match="two facts are called 'ada'"):
-        ask(model, [facts[0], facts[0]])
+        ask_facts(model, [facts[0], facts[0]])
     with pytest.raises(UsageError, match="no facts to ask about"):
-        ask(model, [])
+        ask_facts(model, [])
 
 
 def test_neighbours_without_an_answer_share_the_true_object(model: Model, facts: list[Fact]) -> None:
-    asked = ask(model, facts[:1])
+    asked = ask_facts(model, facts[:1])
     assert asked.loc[asked["kind"] == "neighbourhood", "true"].tolist() == ["Lund"] * 3
     assert asked.loc[asked["kind"] == "same_subject", "log_prob_new"].isna().all()
 
@@ -371,8 +375,9 @@ def test_an_edit_that_cannot_be_made_is_counted_not_dropped(model: Model, facts:
     frame = edit_by_layer(model, facts, [1], make, progress=False)
     assert set(frame.loc[frame["record"] == "bo", "failed"]) == {"the loss became NaN"}
     summary = layer_summary(frame).set_index(["layer", "stage", "metric"])
-    assert summary.loc[(1, "after", "ES"), ["n_records", "n_given"]].tolist() == [2, 3]
-    assert summary.loc[(1, "before", "ES"), "n_records"] == 3
+    assert summary.loc[(1, "after", "ES"), ["n_records", "n_given", "n_failed"]].tolist() == [3, 3, 1]
+    bo = frame[frame["record"] == "bo"].pivot(index="metric", columns="stage", values="value")
+    assert (bo["before"] == bo["after"]).all()
     with pytest.raises(UsageError, match="no layers to edit at"):
         edit_by_layer(model, facts, [], make)
     with pytest.raises(UsageError, match="layer 9"):
