@@ -14,6 +14,9 @@ from .evaluation import evaluate_edit as evaluate_edit
 from .evaluation import evaluate_editors as evaluate_editors
 from .evaluation import evaluate_edits as evaluate_edits
 from .fluency import fluency as fluency
+from .generation import Sampling as Sampling
+from .generation import generate as generate
+from .generation import generate_under_edits as generate_under_edits
 from .intervals import Intervals as Intervals
 from .intervals import bootstrap_band as bootstrap_band
 from .intervals import bootstrap_mean as bootstrap_mean
