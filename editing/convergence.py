@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ..errors import UsageError
-from .spectrum import MAX_CONDITION, cholesky_solver, effective_rank
+from .spectrum import MAX_CONDITION, Spectral, cholesky_solver
 
 _LOW = 0.1
 """Nine keys in ten are at least as settled as `Look.low` says."""
@@ -163,15 +163,14 @@ class Convergence:
     def _solve(self, layer: int, product: Float64[Tensor, "d_mlp d_mlp"]) -> _Solved:
         """C⁻¹k on the units that ever fired; no key has a share in the others."""
         live = product.diagonal() > 0
-        inner = product[live][:, live]
-        values = torch.linalg.eigvalsh(inner)
-        condition = float(values[-1] / values[0]) if len(values) and float(values[0]) > 0 else math.inf
-        solve = cholesky_solver(inner) if condition <= MAX_CONDITION else None
+        inner = Spectral()
+        inner.matrix = product[live][:, live]
+        solve = cholesky_solver(inner.matrix) if inner.condition <= MAX_CONDITION else None
         keys = self.keys[layer].to(product)
         directions = torch.full_like(keys, math.nan if solve is None else 0.0)
         if solve is not None:
             directions[:, live] = solve(keys[:, live].T).T
-        return _Solved(directions.cpu(), effective_rank(values), condition, len(values))
+        return _Solved(directions.cpu(), inner.effective_rank, inner.condition, int(live.sum()))
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,13 @@ from ..errors import MechinterpError, UsageError
 from ..models import Model
 from ..provenance import versions
 from .hashing import short, tensor_bytes
-from .spectrum import (
-    MAX_CONDITION,
-    Repair,
-    Solver,
-    cholesky_solver,
-    effective_rank,
-    repaired_solver,
-    shrinkage_strength,
-)
+from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
 
-_DEFAULT_STRENGTH = {"ridge": 1e-4, "pseudo-inverse": 1e-8}
+_DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
 
 
 @dataclass(frozen=True, eq=False)
-class SecondMoment:
+class SecondMoment(Spectral):
     """C = E[k kᵀ] of one layer's keys, with its origin.
 
     A singular or nearly singular C (condition number above 1e12, e.g. ReLU units that never fired, or fewer
@@ -130,7 +122,7 @@ class SecondMoment:
 
         Args:
             kind: "ridge", "pseudo-inverse" or "shrinkage".
-            strength: default: 1e-4 for the ridge, 1e-8 for the pseudo-inverse, the Ledoit-Wolf estimate for
+            strength: default: 1e-2 for the ridge, 1e-8 for the pseudo-inverse, the Ledoit-Wolf estimate for
                 shrinkage.
 
         Raises:
@@ -161,45 +153,30 @@ class SecondMoment:
         """Collected from text; not one that was given, nor C = I."""
         return bool(self.texts)
 
-    @cached_property
-    def spectrum(self) -> Float64[Tensor, " d_mlp"]:
-        """Eigenvalues of C, ascending."""
-        return torch.linalg.eigvalsh(self.matrix)
+    @property
+    def is_identity(self) -> bool:
+        """C = I, which stands for no text at all."""
+        size = self.matrix.shape[0]
+        return int(self.matrix.count_nonzero()) == size and bool((self.matrix.diagonal() == 1).all())
 
     @property
-    def condition(self) -> float:
-        """Largest over smallest eigenvalue; infinite for a singular C."""
-        low, high = float(self.spectrum[0]), float(self.spectrum[-1])
-        return high / low if low > 0 else float("inf")
-
-    @property
-    def rank(self) -> int:
-        """Eigenvalues that are more than rounding noise (above λ_max / 1e12)."""
-        return int((self.spectrum > self.spectrum[-1] / MAX_CONDITION).sum())
-
-    @property
-    def effective_rank(self) -> float:
-        """exp of the entropy of the normalised eigenvalues (Roy and Vetterli 2007)."""
-        return effective_rank(self.spectrum)
-
-    @property
-    def dead_units(self) -> int:
-        """Units that never fired."""
-        return int((self.matrix.diagonal() == 0).sum())
+    def is_singular(self) -> bool:
+        """Not to be solved as it is, and no repair was named."""
+        return self.repair is None and self.condition > MAX_CONDITION
 
     @cached_property
     def _solver(self) -> Solver:
         if self.repair is not None:
             solver = repaired_solver(self.matrix, self.repair)
         else:
-            solver = cholesky_solver(self.matrix) if self.condition <= MAX_CONDITION else None
+            solver = None if self.is_singular else cholesky_solver(self.matrix)
         if solver is None:
             size = self.matrix.shape[0]
             raise MechinterpError(
                 f"the second moment of layer {self.layer} is singular to working precision: rank "
                 f"{self.rank} of {size} ({self.dead_units} units never fire, {self.tokens:,} tokens were "
                 "seen), so C⁻¹k means nothing; collect more text, or say what should stand in with "
-                "moments.repaired('shrinkage' | 'pseudo-inverse' | 'ridge')"
+                "moments.repaired('shrinkage' | 'pseudo-inverse' | 'ridge'), or with --repair on the command line"
             )
         return solver
 

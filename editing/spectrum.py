@@ -8,8 +8,10 @@ meant: the repairs below differ in where they let an edit go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float64
@@ -41,6 +43,21 @@ class Repair:
       estimator for large-dimensional covariance matrices"; here about zero instead of the mean, tokens taken
       as independent).
 
+    How much more an edit along the repaired C⁻¹k disturbs text than one along the true C⁻¹k, √ of the ratio of
+    E(k·u)²/(k*·u)², on the bundled model (512 units, the truth from 102,000 tokens, median of 64 keys):
+
+        tokens                   200    500   1000   5000   102,000
+        ridge 1e-4              2.40   4.46   2.07   1.13      1.00
+        ridge 1e-2              2.10   1.81   1.46   1.10      1.01
+        ridge 1                 1.83   1.73   1.66   1.64      1.62
+        pseudo-inverse 1e-8     3.47   5.51   2.11   1.13      1.00
+        pseudo-inverse 1e-4     2.47   1.93   1.60   1.22      1.09
+        shrinkage (estimate)    1.98   1.87   1.62   1.12      1.00
+
+    Hence the default strengths.  Where all that C lacks is dead units the three agree.  Where text is lacking,
+    shrinkage suits itself to how much there is, the pseudo-inverse is the worst choice, and more text is better than
+    any of them.
+
     Args:
         kind: one of the three.
         strength: ε, the eigenvalue limit or ρ as above, without unit.
@@ -56,6 +73,41 @@ class Repair:
             raise UsageError(f"the strength of the repair {self.kind!r} is {self.strength:g}; give a number in (0, 1]")
 
 
+class Spectral:
+    """What the eigenvalues of a symmetric matrix say about it."""
+
+    matrix: Float64[Tensor, "d d"]
+
+    @cached_property
+    def spectrum(self) -> Float64[Tensor, " d"]:
+        """Eigenvalues, ascending."""
+        return torch.linalg.eigvalsh(self.matrix)
+
+    @property
+    def condition(self) -> float:
+        """Largest over smallest eigenvalue; infinite for a singular matrix."""
+        if not len(self.spectrum):
+            return math.inf
+        low, high = float(self.spectrum[0]), float(self.spectrum[-1])
+        return high / low if low > 0 else math.inf
+
+    @property
+    def rank(self) -> int:
+        """Eigenvalues that are more than rounding noise (above λ_max / 1e12)."""
+        return int((self.spectrum > self.spectrum[-1] / MAX_CONDITION).sum())
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the normalised eigenvalues (Roy and Vetterli 2007)."""
+        shares = self.spectrum.clamp_min(0) / self.spectrum.clamp_min(0).sum()
+        return float(torch.special.entr(shares).sum().exp())
+
+    @property
+    def dead_units(self) -> int:
+        """Units that never fired."""
+        return int((self.matrix.diagonal() == 0).sum())
+
+
 def shrinkage_strength(matrix: Float64[Tensor, "d d"], fourth_moment: float, samples: int) -> float:
     """Ledoit and Wolf's ρ for an uncentred second moment; `fourth_moment` is the samples' mean of ‖k‖⁴."""
     size = matrix.shape[0]
@@ -63,12 +115,6 @@ def shrinkage_strength(matrix: Float64[Tensor, "d d"], fourth_moment: float, sam
     distance = squares - float(matrix.trace()) ** 2 / size  # ‖C − μI‖²
     noise = max(fourth_moment - squares, 0.0) / samples  # E‖C − true C‖²
     return min(1.0, noise / distance) if distance > 0 else 1.0
-
-
-def effective_rank(eigenvalues: Float64[Tensor, " d"]) -> float:
-    """exp of the entropy of the normalised eigenvalues (Roy and Vetterli 2007)."""
-    shares = eigenvalues.clamp_min(0) / eigenvalues.clamp_min(0).sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def cholesky_solver(matrix: Float64[Tensor, "d d"]) -> Solver | None:

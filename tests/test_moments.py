@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.running_text import running_text
 from support.tokenizers import SENTENCES
 from support.zoo import sentence_model
 from torch import Tensor
 
 from mechinterp.editing import Repair, SecondMoment, collect_moments
+from mechinterp.editing.text_keys import panel_keys
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.models import Model
 
@@ -157,6 +159,8 @@ def test_figures_of_a_known_matrix(model: Model) -> None:
     assert known.effective_rank == pytest.approx(float((-(shares * shares.log()).sum()).exp()))
     assert SecondMoment.identity(model, 3).effective_rank == pytest.approx(96)
     assert torch.equal(SecondMoment.identity(model, 3).solve(diagonal), diagonal)
+    assert SecondMoment.identity(model, 3).is_identity
+    assert not known.is_identity
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +213,26 @@ def test_each_repair_does_what_it_says(dead: tuple[Model, SecondMoment]) -> None
     assert torch.allclose(solved[alive], torch.linalg.solve(inner, key[alive]), rtol=1e-6)
     assert "repaired by shrinkage" in repr(shrunk)
     assert len({m.fingerprint() for m in (moments, ridge, pseudo, shrunk)}) == 4
+
+
+def extra_disturbance(repaired: SecondMoment, truth: Tensor, keys: Tensor) -> float:
+    """How much more an edit along C⁻¹k disturbs text than one along the true C⁻¹k does; 0 where truth is."""
+    best = torch.linalg.pinv(truth, rtol=1e-10, hermitian=True) @ keys.T
+    costs = [(d * (truth @ d)).sum(0).sqrt() / (keys.T * d).sum(0) for d in (repaired.solve(keys).T, best)]
+    return float((costs[0] / costs[1]).median()) - 1
+
+
+def test_repairs_by_default_harm_little_and_help(dead: tuple[Model, SecondMoment]) -> None:
+    model, _ = dead
+    texts = running_text(1500)
+    whole = SecondMoment.collect(model, texts, 1, progress=False)
+    few = SecondMoment.collect(model, texts[::-1], 1, max_tokens=60, progress=False)
+    keys = panel_keys(model, texts[:200], [1])[1]
+    for kind in ("ridge", "pseudo-inverse", "shrinkage"):
+        assert extra_disturbance(whole.repaired(kind), whole.matrix, keys) < 0.01
+    left = extra_disturbance(few.repaired("ridge", 1e-8), whole.matrix, keys)
+    for kind in ("ridge", "shrinkage"):
+        assert extra_disturbance(few.repaired(kind), whole.matrix, keys) < 0.7 * left
 
 
 def test_ledoit_and_wolf_shrink_towards_the_truth() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +15,8 @@ import torch
 
 import mechinterp as mi
 from mechinterp.cli import main
-from mechinterp.editing import SecondMoment
+from mechinterp.editing import SecondMoment, collection
+from mechinterp.errors import MechinterpError
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -39,7 +43,7 @@ def test_it_stops_when_the_text_is_enough(call: Call, tmp_path: Path) -> None:
     last = looks.iloc[-1]
     assert 0.8 <= last["low"] <= last["cosine"] < 1
     assert not (looks["low"][:-1] >= 0.8).any()
-    assert f"{int(last['tokens']):,} tokens, condition number" in out
+    assert f"{int(last['tokens']):,} tokens in " in out
     assert err.count("layer 3, ") == len(looks)
     assert f"effective rank {last['effective_rank']:.0f} of 512" in out
     assert SecondMoment.load(tmp_path / "m" / "layer-3.safetensors").tokens == last["tokens"]
@@ -73,3 +77,51 @@ def test_parts_are_merged(call: Call, tmp_path: Path) -> None:
     assert code == 2
     assert "two of these second moments are of the same texts" in err
     assert "there is no second moment file 'nowhere'" in call("moments-merge", "nowhere", "--out", "d")[2]
+
+
+def test_a_singular_moment_is_said_and_repaired(call: Call, tmp_path: Path) -> None:
+    words = ("moments", "atlas", "--layer", "3", "--tokens", "300", "--out", "m", "-q")
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert "singular to working precision (0 units never fired): edits will refuse it" in out
+    file = tmp_path / "m" / "layer-3.safetensors"
+    with pytest.raises(MechinterpError, match="is singular .* or with --repair on the command line"):
+        SecondMoment.load(file).solve(torch.zeros(512))
+    code, out, err = call(*words, "--repair", "shrinkage")
+    assert code == 0, err
+    assert "repaired by shrinkage 0." in out
+    assert "edits will refuse" not in out
+    assert SecondMoment.load(file).solve(torch.ones(512)).isfinite().all()
+    assert call(*words, "--repair", "glue")[::2] == (
+        2, "error: --repair is 'glue'; choose one of ridge, pseudo-inverse, shrinkage",
+    )  # fmt: skip
+
+
+def test_an_interrupted_command_goes_on(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = list(mi.atlas.corpus())[:400]
+    (tmp_path / "text.txt").write_text("\n\n".join(corpus), encoding="utf-8")
+    words = ("moments", "atlas", "-l", "3", "--text", "text.txt", "--out", "m", "--max-tokens", "512", "-q")
+    monkeypatch.setattr(collection, "text_keys", interrupting(collection.text_keys, at=4))
+    with pytest.warns(UserWarning, match="interrupted: the second moment averages"):
+        code, out, err = call(*words)
+    assert code == 1
+    assert "interrupted: the files hold what was counted so far; the same command goes on from there" in err
+    assert "(interrupted: incomplete)" in out
+    part = SecondMoment.load(tmp_path / "m" / "layer-3.safetensors")
+    code, out, err = call(*words)
+    assert code == 0, err
+    whole = SecondMoment.load(tmp_path / "m" / "layer-3.safetensors")
+    assert part.documents < whole.documents == 400
+    assert not (tmp_path / "m" / "collecting.safetensors").exists()
+
+
+def interrupting(compute: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """The same, with a Ctrl-C the n-th time."""
+    turns = iter(range(1000))
+
+    def run(*given: Any) -> Any:
+        if next(turns) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return compute(*given)
+
+    return run

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 CONVERGED = 0.99
 """The cosine that `--until converged` asks for."""
 
+Repair = Annotated[
+    str | None,
+    typer.Option(
+        help="What stands in for C where it is singular (dead ReLU units, too little text): `shrinkage`, "
+        "`pseudo-inverse` or `ridge`."
+    ),
+]
+
 
 def moments(
     model: options.ModelName,
@@ -35,6 +43,7 @@ def moments(
             "nine in ten of 64 keys."
         ),
     ] = None,
+    repair: Repair = None,
     out: options.Out = Path("moments"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -59,9 +68,12 @@ def moments(
     """
     from .. import atlas
     from ..editing import Convergence, collect_moments
+    from ..editing.spectrum import REPAIRS
     from ..ranks import ranks
     from ..texts import read_texts
 
+    if repair is not None and repair not in REPAIRS:
+        raise UsageError(f"--repair is {repair!r}; choose one of {', '.join(REPAIRS)}")
     wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
@@ -78,14 +90,24 @@ def moments(
         )  # fmt: skip
         if me.is_first:
             watch.table().to_csv(out / "convergence.csv", index=False)
-            _print(found, out)
+            for index, moment in found.items():
+                path = out / f"layer-{index}.safetensors"
+                moment = moment if repair is None else moment.repaired(repair)
+                if repair is not None:
+                    moment.save(path)
+                print_moment(moment, path)
+    failed = ""
     if not all(moment.complete for moment in found.values()):
-        raise typer.Exit(1)
-    if wanted is not None and not watch.settled:
-        raise MechinterpError(
+        failed = "interrupted: the files hold what was counted so far; the same command goes on from there"
+    elif wanted is not None and not watch.settled:
+        failed = (
             f"the text was used up before C^-1 k was settled to a cosine of {wanted:g}; the files are written, but "
             "give more text (or --tokens) for moments that more text would not change"
         )
+    if failed and me.is_first:
+        raise MechinterpError(failed)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _cosine(until: str) -> float:
@@ -95,12 +117,19 @@ def _cosine(until: str) -> float:
         raise UsageError(f"--until is {until!r}; give `converged`, or a cosine such as 0.995") from None
 
 
-def _print(found: dict[int, SecondMoment], out: Path) -> None:
+def print_moment(moment: SecondMoment, path: Path) -> None:
+    """One line on a moment that was written, and what to do where it cannot be solved."""
     console = Console(soft_wrap=True)
-    for index, moment in found.items():
+    console.print(
+        f"{path}: {moment.tokens:,} tokens in {moment.documents:,} texts, condition number {moment.condition:.2g}, "
+        f"effective rank {moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
+        + (f", repaired by {moment.repair.kind} {moment.repair.strength:.2g}" if moment.repair else "")
+        + ("" if moment.complete else " (interrupted: incomplete)"),
+        highlight=False,
+    )
+    if moment.is_singular:
         console.print(
-            f"{out / f'layer-{index}.safetensors'}: {moment.tokens:,} tokens, condition number {moment.condition:.2g}, "
-            f"effective rank {moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
-            + ("" if moment.complete else " (interrupted: incomplete; the same command goes on)"),
+            f"singular to working precision ({moment.dead_units} units never fired): edits will refuse it; give more "
+            "text, or name a --repair",
             highlight=False,
         )

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from .moments import Repair, print_moment
 
 
 def moments_merge(
     files: Annotated[list[Path], typer.Argument(help="Files of `mechinterp moments`, of one layer of one model.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    repair: Repair = None,
 ) -> None:
     """Merge second moments that were collected from different texts, each weighed by its tokens.
 
@@ -22,10 +24,6 @@ def moments_merge(
     from ..editing import SecondMoment
 
     merged = SecondMoment.merge([SecondMoment.load(file) for file in files])
+    merged = merged if repair is None else merged.repaired(repair)
     merged.save(out)
-    Console(soft_wrap=True).print(
-        f"{out}: {merged.tokens:,} tokens in {merged.documents:,} texts, condition number {merged.condition:.2g}, "
-        f"effective rank {merged.effective_rank:.0f} of {merged.matrix.shape[0]}"
-        + ("" if merged.complete else " (a part was interrupted: incomplete)"),
-        highlight=False,
-    )
+    print_moment(merged, out)
