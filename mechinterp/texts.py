@@ -18,8 +18,8 @@ def read_texts(source: str | Path) -> Iterator[str]:
             lines have a "text"; any other file is plain text, its documents separated by empty lines.
 
     Raises:
-        UsageError: no such file, no text in it, a line that is no JSON object with a "text" (the line is named), bytes
-            that are no UTF-8.
+        UsageError: no such file, no text in it, a line that is no JSON object with a "text", bytes that are no UTF-8
+            (the line is named).
     """
     if str(source) in atlas.names():
         yield from atlas.corpus(name=str(source))
@@ -27,39 +27,47 @@ def read_texts(source: str | Path) -> Iterator[str]:
     path = Path(source)
     if not path.is_file():
         raise UsageError(f"there is no text file {str(source)!r}; give a .txt or .jsonl file, or {atlas.names()[0]!r}")
-    try:
-        documents = _json_lines(path) if path.suffix == ".jsonl" else _paragraphs(path)
-        empty = True
-        for document in documents:
-            empty = False
-            yield document
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{str(source)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
+    empty = True
+    for document in _json_lines(path) if path.suffix == ".jsonl" else _paragraphs(path):
+        empty = False
+        yield document
     if empty:
         raise UsageError(f"there is no text in {str(source)!r}")
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, without their ends; a byte order mark is no part of the text."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise UsageError(
+                    f"line {number} of {str(path)!r} is not UTF-8 text (byte {error.start}); convert it first"
+                ) from error
+
+
 def _paragraphs(path: Path) -> Iterator[str]:
     lines: list[str] = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                lines.append(line.rstrip("\n"))
-            elif lines:
-                yield "\n".join(lines)
-                lines = []
+    for _, line in _lines(path):
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            yield "\n".join(lines)
+            lines = []
     if lines:
         yield "\n".join(lines)
 
 
 def _json_lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UsageError(f'line {number} of {str(path)!r} is no JSON object with a "text"') from error
-            if isinstance(text, str) and text.strip():
-                yield text
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            text = json.loads(line)["text"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            raise UsageError(f'line {number} of {str(path)!r} is no JSON object with a "text"')
+        if text.strip():
+            yield text
