@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,9 +15,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..models import Model
-from ..patching.executor import HookWrite, forward
-from ..patching.metrics import log_softmax
-from ..patching.prefix import Tail
+from ..patching.executor import HookWrite
 from ..prompts import Prompt
 
 
@@ -67,21 +64,9 @@ class Batch:
         length = torch.tensor([len(row) for row in rows])
         return Batch(*(part.to(model.device) for part in (ids, subject, end, length)))
 
-    def from_subject(self, model: Model) -> tuple[Batch, dict[str, Any]] | None:
-        """The same rows from each subject's last token on, and the cache of what comes before it.
-
-        Returns None where the model, tried on these rows, does not give the logits of the whole ones.
-        """
-        tail = Tail.of(model, self.ids, self.subject, self.length)
-        short = Batch(tail.ids, torch.zeros_like(self.subject), self.end - self.subject, self.length - self.subject)
-        whole_keep, short_keep = self.keep_from(int(self.end.min())), short.keep_from(int(short.end.min()))
-        whole = forward(model, self.ids, keep=whole_keep).logits
-        ends = forward(model, short.ids, keep=short_keep, past=tail.past).logits
-        expected = whole[self.rows, self.end - (self.ids.shape[1] - whole_keep)]
-        got = ends[self.rows, short.end - (short.ids.shape[1] - short_keep)]
-        tolerance = 1e-2 if expected.dtype.itemsize < 4 else 2000 * torch.finfo(expected.dtype).eps
-        gap = (log_softmax(got) - log_softmax(expected)).abs().max()
-        return (short, tail.past) if bool(gap <= tolerance * (1 + expected.abs().max())) else None
+    def of_rows(self, rows: Int[Tensor, " kept"]) -> Batch:
+        """Some of the rows."""
+        return Batch(self.ids[rows], self.subject[rows], self.end[rows], self.length[rows])
 
     @property
     def rows(self) -> Int[Tensor, " row"]:
@@ -92,9 +77,9 @@ class Batch:
         """An activation at each subject's last token."""
         return activation[self.rows, self.subject]
 
-    def add_at_subject(self, hook: str, vector: Float[Tensor, " width"]) -> HookWrite:
-        """One vector added at each subject's last token."""
-        values = vector.expand(self.ids.shape[0], -1)
+    def add_at_subject(self, hook: str, vectors: Float[Tensor, "*row width"]) -> HookWrite:
+        """A vector added at each subject's last token: one for all, or one for each row."""
+        values = vectors.expand(self.ids.shape[0], -1)
         return HookWrite(hook=hook, rows=self.rows, positions=self.subject, values=values, add=True)
 
     def keep_from(self, first: int) -> int:

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ..errors import UsageError
 from ..models import Model
+from .value_hparams import ValueHparams
 
-KL_POSITIONS = ("subject", "last")
-LR_RULES = ("absolute", "relative")
-WEIGHT_DECAYS = ("norm", "squared", "adam")
 VARIANTS = ("rome", "r-rome")
 
 
 @dataclass(frozen=True)
-class RomeHparams:
-    """How a ROME edit is computed.
+class RomeHparams(ValueHparams):
+    """How a ROME edit is computed: the value as in `ValueHparams`, and
 
     Args:
         variant: "rome" takes the mean key for the direction u and the bare prompt's key for the scale, as the
             published code does; "r-rome" takes the mean key for both, as the paper's formula does (Gupta et
             al. 2024).
-        steps: optimiser steps at most; the loss is evaluated once more than that.
-        lr: learning rate of Adam.  Each of its first steps has about the length lr·√d_model.
-        lr_rule: "absolute": as it is, whatever the size of the model's values; "relative": in units of ‖v₀‖/√d_model,
-            so that a step is about that share of ‖v₀‖ on every model.
-        stop_loss: no further step once the total loss is below this (nats).
-        stop_nll: no further step once the target's NLL is below this (nats); 0: only the total loss counts.  An easy
-            fact then gets a small edit, and a hard one the steps it needs.
-        weight_decay: factor of the weight-decay term.
-        weight_decay_rule: "norm": ‖δ‖/‖v₀‖² (as the published code has it; the gradient does not vanish with
-            δ and the term grows as the model's scale shrinks); "squared": (‖δ‖/‖v₀‖)², the same on every
-            scale; "adam": no term in the loss, Adam's own decay of δ.
-        kl_factor: factor of the essence-drift term KL(edited || original).
-        kl_template: the neutral sentence for that term.
-        kl_position: where its next-token distribution is taken: "last" after the whole sentence, "subject" at
-            the subject's last token (then what follows the subject in the sentence has no effect).
-        clamp: ‖δ‖ is cut back to this multiple of ‖v₀‖ after each step; None: never.
-        context_lengths: (how many, length) of the sampled prefixes; a length counts the token sampling starts
-            from.
         max_disturbance: an edit that changes more than this share of the layer's output on ordinary text (see
             `RomeReport.disturbance`) is refused as disabling.
         max_norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any, since the ratio depends on how C is
@@ -51,60 +32,21 @@ class RomeHparams:
         UsageError: a value outside its range.
     """
 
+    method: ClassVar[str] = "ROME"
+
     variant: str = "r-rome"
-    steps: int = 40
-    lr: float = 0.25
-    lr_rule: str = "relative"
-    stop_loss: float = 0.05
-    stop_nll: float = 0.05
-    weight_decay: float = 0.05
-    weight_decay_rule: str = "squared"
-    kl_factor: float = 0.25
-    kl_template: str = "{} is a"
-    kl_position: str = "last"
-    clamp: float | None = 4.0
-    context_lengths: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
     max_disturbance: float = 1.0
     max_norm_ratio: float | None = None
     key_ratio_band: tuple[float, float] = (0.3, 3.0)
     max_perplexity_ratio: float = 1.5
 
     def __post_init__(self) -> None:
-        choices = {
-            "variant": VARIANTS,
-            "weight_decay_rule": WEIGHT_DECAYS,
-            "kl_position": KL_POSITIONS,
-            "lr_rule": LR_RULES,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
-        for name in ("lr", "clamp", "max_disturbance", "max_norm_ratio", "max_perplexity_ratio"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}; it must be above 0")
-        for name in ("steps", "weight_decay", "kl_factor", "stop_loss", "stop_nll"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.kl_template.count("{}") != 1:
-            raise UsageError(f"kl_template is {self.kl_template!r}; write exactly one '{{}}' where the subject belongs")
-        if any(count < 1 or length < 2 for count, length in self.context_lengths):
-            raise UsageError(f"context_lengths is {self.context_lengths}; counts start at 1 and lengths at 2")
+        super().__post_init__()
+        self._one_of(variant=VARIANTS)
+        self._above_zero("max_disturbance", "max_norm_ratio", "max_perplexity_ratio")
         low, high = self.key_ratio_band
         if not 0 <= low < high:
             raise UsageError(f"key_ratio_band is {self.key_ratio_band}; give (low, high) with 0 <= low < high")
-
-    def with_(self, **changes: object) -> RomeHparams:
-        """These hyper-parameters with some of them changed.
-
-        Raises:
-            UsageError: an unknown name (the known ones are listed), or a value outside its range.
-        """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UsageError(f"{name!r} is no hyper-parameter of ROME; they are {', '.join(known)}")
-        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 _CODE = RomeHparams(

@@ -25,7 +25,7 @@ from .measure import (
 from .memory import LinearMemory
 from .report import EssenceDrift, RomeReport
 from .request import EditRequest
-from .value import Reading, Value
+from .value import Value
 
 _BARELY = 0.1
 """An optimisation that lowers the target's NLL by less than this share has not moved."""
@@ -36,7 +36,6 @@ def judge(
     request: EditRequest,
     layer: int,
     memory: LinearMemory,
-    reading: Reading,
     value: Value,
     factors: Factors,
     hparams: RomeHparams,
@@ -58,7 +57,7 @@ def judge(
         applied = kl_divergence(next_token_log_probs(model, neutral), original)
         perplexity_after = perplexity(model, perplexity_texts) if perplexity_texts else None
 
-    bare, mean = reading.keys[0].double(), reading.keys.double().mean(0)
+    bare, mean = value.keys[0].double(), value.keys.double().mean(0)
     u = factors.u[0].double().to(bare.device)
     delta = factors.dense.to(memory.weight.device)
     edited = replace(memory, weight=memory.weight + delta)  # in the finer precision of the two, as the edit is applied

@@ -16,7 +16,6 @@ import torch
 
 from ..errors import MechinterpError
 from ..models import Model
-from ..progress import progress_bar
 from ..prompts import Fact, Prompt
 from .active import active_edits
 from .contexts import check_contexts, sample_contexts
@@ -28,7 +27,7 @@ from .moments import SecondMoment
 from .outcome import judge
 from .provenance import Provenance
 from .request import EditRequest
-from .value import Reading, Value, ValueProblem, optimise
+from .value import Value, values_of
 
 
 def rome(
@@ -89,11 +88,8 @@ def rome(
         templates = sample_contexts(model, chosen.context_lengths, seed=seed)
     else:
         templates = check_contexts(contexts)
-    problem = ValueProblem(model, request, index, templates, chosen)
-    reading = problem.read()
-    with progress_bar("evaluations of the loss", chosen.steps + 1, shown=progress) as advance:
-        value = optimise(problem, reading, on_evaluation=advance)
-    insertion = _insert(memory, reading, value, chosen)
+    [value] = values_of(model, [request], index, contexts=templates, hparams=chosen, progress=progress)
+    insertion = _insert(memory, value, chosen)
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     factors = {index: Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))}
     report = judge(
@@ -101,7 +97,6 @@ def rome(
         request,
         index,
         memory,
-        reading,
         value,
         factors[index],
         chosen,
@@ -137,9 +132,9 @@ def _plain(hparams: RomeHparams) -> dict[str, Any]:
     return plain
 
 
-def _insert(memory: LinearMemory, reading: Reading, value: Value, hparams: RomeHparams) -> Insertion:
+def _insert(memory: LinearMemory, value: Value, hparams: RomeHparams) -> Insertion:
     """The variant's choice of keys."""
-    mean = reading.keys.double().mean(0)
+    mean = value.keys.double().mean(0)
     if hparams.variant == "r-rome":
         return memory.insert(mean, value.v_star)
-    return memory.insert(reading.keys[0], value.v_star, along=mean)
+    return memory.insert(value.keys[0], value.v_star, along=mean)

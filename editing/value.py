@@ -1,53 +1,64 @@
-"""ROME's value v*: the output of the MLP that makes the model say the target, found by gradient descent.
+"""The value v* that makes the model say a target, found by gradient descent; of many facts at once.
 
-A vector δ is added to the down-projection's output at the subject's last token, in every context at once.  It
-minimises
+A vector δ is added to an activation of one layer (ROME: the down-projection's output) at the subject's last token, in
+every context at once.  It minimises
 
     mean over contexts of −(1/|o|) Σ log P(oⱼ | context, prompt, o₁..oⱼ₋₁)        the target, teacher-forced
     + kl_factor · KL(edited || original) after a neutral sentence                 the subject stays what it is
     + weight decay of δ
 
 (Meng et al. 2022, eq. 4).  v* = v₀ + δ, where v₀ is the bare prompt's own value.
+
+Facts know nothing of each other: each has a δ, a course of Adam, a limit and a moment of stopping of its own, and
+what comes out is what it gets alone.  Together they only fill the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import MechinterpError
+from ..errors import MechinterpError, UsageError
+from ..layout import VALUE
 from ..models import Model
-from ..patching.executor import forward
-from ..patching.metrics import log_softmax
-from ..prompts import Prompt
-from .batch import Batch
-from .contexts import BARE
-from .hparams import RomeHparams
+from ..progress import progress_bar
+from .adam import Adam
+from .contexts import BARE, check_contexts
 from .report import LossTerms
 from .request import EditRequest
+from .suffix import best_way
+from .value_hparams import ValueHparams
+from .value_rows import ValueRows
 
+MAX_TOKENS = 2048
+"""Tokens per forward; more do not run faster on a CPU, whose caches they no longer fit."""
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """The unedited model at the subject's last token, in every context (the bare prompt first)."""
-
-    keys: Float[Tensor, "context d_mlp"]
-    values: Float[Tensor, "context d_model"]
-    neutral: Float[Tensor, " vocab"]
+_MAX_LOGITS = 1 << 26
+"""Logits per forward: a quarter of a gigabyte in float32, and its gradient as much again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """v* and how it was found."""
+    """v* and how it was found.
+
+    Args:
+        v0: the bare prompt's own value.
+        delta: what is added to it.
+        keys: of the layer, in every context, the bare prompt first.
+        losses: every evaluation, the unedited model's first.
+        steps: optimiser steps taken.
+        stopped_early: the loss fell below the limit before the steps ran out.
+        clamped_steps: steps after which ‖δ‖ was cut back to its limit.
+    """
 
     v0: Float[Tensor, " d_model"]
     delta: Float[Tensor, " d_model"]
+    keys: Float[Tensor, "context d_mlp"]
     losses: tuple[LossTerms, ...]
     steps: int
     stopped_early: bool
@@ -59,119 +70,128 @@ class Value:
         return self.v0 + self.delta
 
 
-class ValueProblem:
-    """The rows, positions and loss of one request at one layer.
-
-    Rows 0 to n−1 are the prompt in the n contexts, followed by all target tokens but the last; row n is the
-    neutral sentence.
-    """
-
-    def __init__(
-        self, model: Model, request: EditRequest, layer: int, contexts: Sequence[str], hparams: RomeHparams
-    ) -> None:
-        subject = request.subject
-        prompts = [Prompt(context.replace(BARE, request.prompt.template), subject) for context in contexts]
-        self.model = model
-        self.hparams = hparams
-        self.target = model.answer_ids(request.prompt.text, request.target)
-        self.batch = Batch.of(
-            model,
-            [*prompts, Prompt(hparams.kl_template, subject)],
-            [*[self.target[:-1]] * len(prompts), ()],
-        )
-        self._key_hook = model.layout.key_hook(layer)
-        self._value_hook = model.layout.value_hook(layer)
-        # Only the tokens from the subject's last one on can see δ, and the rest is computed once.
-        tail = self.batch.from_subject(model)
-        self._tail: Batch = self.batch
-        self._past: dict[str, Any] | None = None
-        if tail is not None:
-            self._tail, self._past = tail
-        last = self._tail.subject if hparams.kl_position == "subject" else self._tail.end
-        self._neutral = int(last[-1])
-        first = min(int(self._tail.end[:-1].min()), self._neutral)
-        self._keep = self._tail.keep_from(first)
-        self._shift = int(self._tail.ids.shape[1]) - self._keep
-
-    def read(self) -> Reading:
-        """Keys, values and the neutral distribution of the unedited model, in one forward."""
-        hooks = (self._key_hook, self._value_hook)
-        out = forward(self.model, self._tail.ids, (), hooks, keep=self._keep, past=self._past)
-        return Reading(
-            keys=self._tail.at_subject(out.cache[self._key_hook])[:-1],
-            values=self._tail.at_subject(out.cache[self._value_hook])[:-1],
-            neutral=log_softmax(out.logits[-1, self._neutral - self._shift]),
-        )
-
-    def terms(
-        self, delta: Float[Tensor, " d_model"], reading: Reading
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, ""]]:
-        """NLL, KL and weight-decay term at δ, with gradients."""
-        write = self._tail.add_at_subject(self._value_hook, delta)
-        logits = forward(self.model, self._tail.ids, (write,), keep=self._keep, grad=True, past=self._past).logits
-        nll = -self._target_log_probs(logits).mean(1).mean()
-        neutral = log_softmax(logits[-1, self._neutral - self._shift])
-        kl = self.hparams.kl_factor * (neutral.exp() * (neutral - reading.neutral)).sum()
-        return nll, kl, self._weight_decay(delta, reading.values[0].to(delta.dtype).norm())
-
-    def _target_log_probs(self, logits: Float[Tensor, "row kept vocab"]) -> Float[Tensor, "context token"]:
-        target: Int[Tensor, " token"] = torch.tensor(self.target, device=logits.device)
-        steps = torch.arange(len(self.target), device=logits.device)
-        at = self._tail.end[:-1, None] + steps - self._shift
-        log_probs = log_softmax(logits[self._tail.rows[:-1, None], at])
-        return log_probs.gather(-1, target.expand(log_probs.shape[:2])[..., None])[..., 0]
-
-    def _weight_decay(self, delta: Float[Tensor, " d_model"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        rule, factor = self.hparams.weight_decay_rule, self.hparams.weight_decay
-        if rule == "norm":
-            return factor * delta.norm() / scale**2
-        if rule == "squared":
-            return factor * delta.square().sum() / scale**2
-        return delta.new_zeros(())
-
-
-def optimise(problem: ValueProblem, reading: Reading, *, on_evaluation: Callable[[int], None] | None = None) -> Value:
-    """Minimise the loss by Adam from δ = 0.
+def values_of(
+    model: Model,
+    requests: Sequence[EditRequest],
+    layer: int,
+    *,
+    contexts: Sequence[str] = (BARE,),
+    hparams: ValueHparams | None = None,
+    sites: Sequence[str] = (VALUE,),
+    max_tokens: int = MAX_TOKENS,
+    progress: bool = True,
+) -> list[Value]:
+    """Optimise the value of each request at one layer, many requests in one batch.
 
     Args:
-        problem: rows and loss.
-        reading: the unedited model.
-        on_evaluation: called with 1 after each evaluation of the loss.
+        model: the model, with whatever edits are on.
+        requests: what it should say.
+        layer: which layer.
+        contexts: templates such as "By the way, {}", the bare "{}" first.
+        hparams: of the optimisation; default: `ValueHparams()`.
+        sites: components (`layout.VALUE`, `layout.MLP`, `layout.ATTN`, `layout.RESID`) of the layer that get a δ each,
+            optimised together; the first one's is returned.
+        max_tokens: tokens per forward; changes memory and speed, not the values.
+        progress: show a bar over the evaluations of the loss.
+
+    Returns:
+        one value per request, in order.
 
     Raises:
-        MechinterpError: the loss is NaN or infinite.
+        UsageError: no request, bad contexts, a prompt too long for the model, a subject or target it cannot spell.
+        MechinterpError: a loss became NaN or infinite.
     """
-    hparams = problem.hparams
-    v0 = reading.values[0]
-    v0 = v0 if v0.dtype == torch.float64 else v0.float()
-    limit = None if hparams.clamp is None else hparams.clamp * float(v0.norm())
-    delta = torch.zeros_like(v0, requires_grad=True)
-    decay = hparams.weight_decay if hparams.weight_decay_rule == "adam" else 0.0
-    unit = float(v0.norm()) / math.sqrt(v0.shape[0]) if hparams.lr_rule == "relative" else 1.0
-    optimiser = torch.optim.Adam([delta], lr=hparams.lr * unit, weight_decay=decay)
-    losses: list[LossTerms] = []
-    steps = clamped = 0
-    while True:
+    if not requests:
+        raise UsageError("no request was given, so there is no value to optimise")
+    chosen = ValueHparams() if hparams is None else hparams
+    templates, index = check_contexts(contexts), model.layout.check_layer(layer)
+    first, _ = ValueRows.batch_of(model, requests[:1], templates, chosen)
+    hooks = tuple(model.layout.hook(site, index) for site in sites)
+    way = best_way(model, first, index, hooks)
+    found: dict[int, Value] = {}
+    total = len(requests) * (chosen.steps + 1)
+    with progress_bar("evaluations of the loss", total, shown=progress) as advance:
+        for chunk in _chunks(model, requests, templates, chosen, max_tokens):
+            asked = [requests[i] for i in chunk]
+            rows = ValueRows.of(model, asked, index, templates, chosen, hooks, way)
+            found |= zip(chunk, _optimise(rows, asked, advance), strict=True)
+    return [found[i] for i in range(len(requests))]
+
+
+def _chunks(
+    model: Model, requests: Sequence[EditRequest], contexts: Sequence[str], hparams: ValueHparams, max_tokens: int
+) -> Iterator[list[int]]:
+    """Requests that go together: as many as fit, those with as many tokens after the subject side by side."""
+    neutral = len(model.encode(hparams.kl_template.replace("{}", "").rstrip())) + 1
+    width = [max(neutral, _tail(model, request)) for request in requests]
+    budget = min(max_tokens, _MAX_LOGITS // model.vocab_size)
+    chunk: list[int] = []
+    for i in sorted(range(len(requests)), key=width.__getitem__):
+        if chunk and (len(chunk) + 1) * (len(contexts) + 1) * width[i] > budget:
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    yield chunk
+
+
+def _tail(model: Model, request: EditRequest) -> int:
+    """Tokens from the subject's last one to the last that is fed."""
+    prompt = model.tokenise(request.prompt)
+    return len(prompt.ids) - prompt.subject[1] + len(model.answer_ids(request.prompt.text, request.target))
+
+
+def _optimise(rows: ValueRows, requests: Sequence[EditRequest], advance: Callable[[int], None]) -> list[Value]:
+    """Minimise every request's loss by Adam from δ = 0; those that are done leave the batch."""
+    hparams = rows.hparams
+    rows, reading = rows.read()
+    start = reading.values[:, 0]
+    start = start if start.dtype == torch.float64 else start.float()
+    scale = start.norm(dim=-1, keepdim=True)
+    delta = torch.zeros_like(start)
+    unit = scale / math.sqrt(start.shape[-1]) if hparams.lr_rule == "relative" else torch.ones_like(scale)
+    adam = Adam(delta, hparams.lr * unit, hparams.weight_decay if hparams.weight_decay_rule == "adam" else 0.0)
+    losses: list[list[LossTerms]] = [[] for _ in requests]
+    clamped = [0] * len(requests)
+    values: dict[int, Value] = {}
+    here, alive = list(range(len(requests))), reading
+    for steps in range(hparams.steps + 1):
+        delta.requires_grad_(True)
         with torch.enable_grad():
-            nll, kl, weight_decay = problem.terms(delta, reading)
-            total = nll + kl + weight_decay
-        losses.append(LossTerms(*(float(term.detach()) for term in (total, nll, kl, weight_decay))))
-        if not math.isfinite(losses[-1].total):
-            raise MechinterpError(
-                f"the loss became {losses[-1].total} after {steps} steps; lower lr (it is {hparams.lr})"
-            )
-        if on_evaluation is not None:
-            on_evaluation(1)
-        stopped = losses[-1].total < hparams.stop_loss or losses[-1].nll < hparams.stop_nll
-        if stopped or steps == hparams.steps:
+            terms = rows.terms(delta, alive)
+            total = terms[0] + terms[1] + terms[2]
+        table = torch.stack([total, *terms], 1).detach().tolist()
+        for i, figures in zip(here, table, strict=True):
+            losses[i].append(_checked(LossTerms(*figures), requests[i], steps, hparams))
+        stopped = [losses[i][-1].total < hparams.stop_loss or losses[i][-1].nll < hparams.stop_nll for i in here]
+        going = torch.tensor([not stop and steps < hparams.steps for stop in stopped], device=delta.device)
+        gradient = torch.autograd.grad(total[going].sum(), delta)[0] if bool(going.any()) else torch.zeros_like(delta)
+        delta = delta.detach()
+        for place, i in enumerate(here):
+            if not going[place]:
+                told = (tuple(losses[i]), steps, stopped[place], clamped[i])
+                values[i] = Value(start[i, 0], delta[place, 0], reading.keys[i], *told)
+                advance(hparams.steps + 1 - steps)
+        here = [i for i, on in zip(here, going.tolist(), strict=True) if on]
+        if not here:
             break
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        steps += 1
-        length = float(delta.detach().norm())
-        if limit is not None and length > limit:
-            clamped += 1
-            with torch.no_grad():
-                delta.mul_(limit / length)
-    return Value(v0, delta.detach(), tuple(losses), steps, stopped, clamped)
+        advance(len(here))
+        if not bool(going.all()):
+            rows, alive = rows.of_facts(going), alive.of_facts(going)
+            adam.keep(going)
+            delta, gradient = delta[going], gradient[going]
+        delta = adam.step(delta, gradient)
+        if hparams.clamp is not None:
+            length, limit = delta.norm(dim=-1, keepdim=True), hparams.clamp * scale[here]
+            delta = torch.where(length > limit, delta * (limit / length), delta)
+            for i, over in zip(here, (length > limit)[:, 0, 0].tolist(), strict=True):
+                clamped[i] += int(over)
+    return [values[i] for i in range(len(requests))]
+
+
+def _checked(terms: LossTerms, request: EditRequest, steps: int, hparams: ValueHparams) -> LossTerms:
+    if not math.isfinite(terms.total):
+        raise MechinterpError(
+            f"the loss became {terms.total} after {steps} steps for {request.prompt.text!r} -> {request.target!r}; "
+            f"lower lr (it is {hparams.lr})"
+        )
+    return terms

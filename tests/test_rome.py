@@ -327,7 +327,7 @@ def test_the_paper_preset_runs(model: Model, moments: SecondMoment) -> None:
         ({"kl_template": "is a"}, "write exactly one '{}' where the subject belongs"),
         ({"context_lengths": ((0, 5),)}, "counts start at 1 and lengths at 2"),
         ({"key_ratio_band": (2.0, 1.0)}, "0 <= low < high"),
-        ({"learning_rate": 1}, "'learning_rate' is no hyper-parameter of ROME; they are variant, steps, lr"),
+        ({"learning_rate": 1}, "'learning_rate' is no hyper-parameter of ROME; they are steps, lr"),
     ],
 )
 def test_hyper_parameters_out_of_range_are_named(change: dict[str, Any], message: str) -> None:
