@@ -122,8 +122,8 @@ def _resolution(table: Table) -> list[Finding]:
     return [
         Finding(
             "resolution",
-            f"the model ran in {table.meta['dtype']}: one step of a logit changes a probability by up to {step:.2g}, and "
-            f"{below:.0%} of the cells' effects that are not zero are smaller; load it with dtype=float32 to tell them "
+            f"the model ran in {table.meta['dtype']}: one step of a logit changes a probability by up to {step:.2g}; "
+            f"{below:.0%} of the cells' effects other than zero are smaller; load it with dtype=float32 to tell them "
             "from rounding",
             step,
         )

@@ -67,7 +67,7 @@ print("neighbour:   ", fact.neighbourhood[0].text, "->", fact.neighbourhood[0].a
 for other in fact.same_subject:
     print("same subject:", other.text, "->", other.answer)
 
-answers = analysis.ask(model, [fact])
+answers = analysis.ask_facts(model, [fact])
 print(f"\n{answers['correct_true'].mean():.0%} of {len(answers)} questions answered correctly")
 assert answers["correct_true"].mean() > 0.9
 
