@@ -16,11 +16,14 @@ from ..errors import UsageError
 from ..models import Model
 from ..progress import progress_bar
 from ..prompts import Fact
-from .edit_metrics import AFTER, BEFORE, record_metrics, summarise
+from .edit_metrics import AFTER, BEFORE, named, record_metrics, summarise
+from .generation import Sampling
 from .metric_table import COUNTERFACT
 from .portability import Portability
 from .questions import ask_facts, questions
-from .under_edits import Applicable, Failed, ask_under_edits
+from .references import References
+from .text_metrics import TextMetrics, TextResult
+from .under_edits import Applicable, Editor, Failed, ask_under_edits
 
 FACTS_AT_ONCE = 256
 """Facts whose single edits share their forwards: enough that rows of one length fill a batch."""
@@ -31,11 +34,14 @@ class Evaluation:
     """What edits did.
 
     `records` has one row per record, stage ("before", "after") and metric, and says which edits failed; `answers` one
-    row per question and stage, with the log-probabilities everything is computed from.
+    row per question and stage, with the log-probabilities everything is computed from; `texts` one row per generated
+    text and stage; `notes` says what was asked for and is absent.
     """
 
     records: pd.DataFrame
     answers: pd.DataFrame
+    texts: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> dict[str, str]:
@@ -79,11 +85,14 @@ def evaluate_edit(
 
 def evaluate_edits(
     model: Model,
-    edits: Applicable | Sequence[Applicable | Failed],
+    edits: Editor,
     facts: Sequence[Fact],
     *,
     metrics: Sequence[str] = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
+    references: References | None = None,
+    held_texts: Sequence[str] = (),
+    sampling: Sampling | None = None,
     batch_size: int = 128,
     progress: bool = True,
 ) -> Evaluation:
@@ -96,30 +105,33 @@ def evaluate_edits(
         facts: each with target_new and, for metrics that weigh it against the true object, answer.
         metrics: names from `METRICS`, such as `COUNTERFACT`, `ZSRE_METRICS`, `YAO_METRICS`.
         portability: questions on what follows from each edit, by the fact's id (see `portability_of`).
+        references: what RS compares generated text with.
+        held_texts: what perplexity is measured on; of one edit of all facts it is one number, which stands with the
+            first fact.
+        sampling: how text is generated for GE and RS; default: as published.
         batch_size: rows per forward.
         progress: show a progress bar.
 
     Raises:
-        UsageError: another number of edits than of facts, or facts that lack what the metrics need.
+        UsageError: another number of edits than of facts, facts that lack what the metrics need, or perplexity without
+            texts.
     """
-    if isinstance(edits, Applicable):
-        before = ask_facts(model, facts, metrics, portability=portability, batch_size=batch_size)
-        with edits.on(model):
-            after = ask_facts(model, facts, metrics, portability=portability, batch_size=batch_size)
-        return _evaluation(before, after, facts, metrics, {})
-    by_name = evaluate_editors(
-        model, {"": edits}, facts, metrics=metrics, portability=portability, batch_size=batch_size, progress=progress
-    )
-    return by_name[""]
+    return evaluate_editors(
+        model, {"": edits}, facts, metrics=metrics, portability=portability, references=references,
+        held_texts=held_texts, sampling=sampling, batch_size=batch_size, progress=progress,
+    )[""]  # fmt: skip
 
 
 def evaluate_editors(
     model: Model,
-    edits: Mapping[str, Sequence[Applicable | Failed]],
+    edits: Mapping[str, Editor],
     facts: Sequence[Fact],
     *,
     metrics: Sequence[str] = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
+    references: References | None = None,
+    held_texts: Sequence[str] = (),
+    sampling: Sampling | None = None,
     batch_size: int = 128,
     progress: bool = True,
 ) -> dict[str, Evaluation]:
@@ -127,8 +139,8 @@ def evaluate_editors(
 
     Args:
         model: the unedited model.
-        edits: editor -> one edit per fact, each judged alone (`Failed` where there is none).
-        facts, metrics, portability, batch_size, progress: as of `evaluate_edits`.
+        edits: editor -> one edit per fact, each judged alone (`Failed` where there is none), or one edit of all facts.
+        facts, metrics and the rest: as of `evaluate_edits`.
 
     Returns:
         editor -> what its edits did; give two of them to `compare`.
@@ -140,31 +152,54 @@ def evaluate_editors(
     if not edits:
         raise UsageError("there is no editor to judge; give at least one list of edits")
     for name, made in edits.items():
-        if len(made) != len(facts):
+        if not isinstance(made, Applicable) and len(made) != len(facts):
             whose = f" of {name!r}" if name else ""
             raise UsageError(f"{len(made)} edits{whose} for {len(facts)} facts; give one edit per fact, or one for all")
     asked = questions(facts, metrics, portability)
-    parts: list[list[pd.DataFrame]] = []
-    with progress_bar("judging edits", len(facts) * len(edits), shown=progress) as advance:
+    text_metrics = TextMetrics(metrics, references, tuple(held_texts), sampling or Sampling())
+    answers: list[list[pd.DataFrame]] = []
+    written = {name: TextResult() for name in edits}
+    with progress_bar("judging facts", len(facts), shown=progress) as advance:
         for start in range(0, len(facts), FACTS_AT_ONCE):
-            some = [made[start : start + FACTS_AT_ONCE] for made in edits.values()]
-            theirs = [question for question in asked if start <= question.fact < start + FACTS_AT_ONCE]
-            parts.append(ask_under_edits(model, some, theirs, first=start, batch_size=batch_size))
-            advance(sum(map(len, some)))
-    before, *afters = (pd.concat(list(stage), ignore_index=True) for stage in zip(*parts, strict=True))
+            some = facts[start : start + FACTS_AT_ONCE]
+            theirs = [question for question in asked if start <= question.fact < start + len(some)]
+            part = [
+                made if isinstance(made, Applicable) else made[start : start + len(some)] for made in edits.values()
+            ]
+            answers.append(ask_under_edits(model, part, theirs, first=start, batch_size=batch_size))
+            for name, found in zip(edits, text_metrics.measure(model, part, some, first=start), strict=True):
+                written[name].add(found)
+            advance(len(some))
+    before, *afters = (pd.concat(list(stage), ignore_index=True) for stage in zip(*answers, strict=True))
     return {
-        name: _evaluation(before, after, facts, metrics, _failures(made, facts))
+        name: _evaluation(before, after, facts, metrics, _failures(made, facts), written[name])
         for (name, made), after in zip(edits.items(), afters, strict=True)
     }
 
 
 def _evaluation(
-    before: pd.DataFrame, after: pd.DataFrame, facts: Sequence[Fact], metrics: Sequence[str], failures: dict[str, str]
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    facts: Sequence[Fact],
+    metrics: Sequence[str],
+    failures: dict[str, str],
+    written: TextResult,
 ) -> Evaluation:
     answers = pd.concat([before.assign(stage=BEFORE), after.assign(stage=AFTER)], ignore_index=True)
     answers.insert(0, "record", [facts[i].id for i in answers["fact"]])
-    return Evaluation(record_metrics(before, after, facts, metrics, failures), answers.drop(columns="fact"))
+    records = record_metrics(before, after, facts, metrics, failures)
+    if written.values:
+        records = pd.concat([records, named(written.long(), facts, failures)], ignore_index=True)
+    texts = [(facts[i].id, *rest) for i, *rest in written.texts]
+    return Evaluation(
+        records,
+        answers.drop(columns="fact"),
+        pd.DataFrame(texts, columns=["record", "stage", "prompt", "text"]),
+        written.notes(len(facts)),
+    )
 
 
-def _failures(made: Sequence[Applicable | Failed], facts: Sequence[Fact]) -> dict[str, str]:
+def _failures(made: Editor, facts: Sequence[Fact]) -> dict[str, str]:
+    if isinstance(made, Applicable):
+        return {}
     return {fact.id: edit.reason for fact, edit in zip(facts, made, strict=True) if isinstance(edit, Failed)}

@@ -54,7 +54,12 @@ class Sampling:
 
 
 def generate(
-    model: Model, prompts: Sequence[str], sampling: Sampling | None = None, *, progress: bool = False
+    model: Model,
+    prompts: Sequence[str],
+    sampling: Sampling | None = None,
+    *,
+    groups: Sequence[int] | None = None,
+    progress: bool = False,
 ) -> list[str]:
     """Continue prompts.
 
@@ -62,6 +67,7 @@ def generate(
         model: the model, with whatever edits are on.
         prompts: beginnings; one that is given twice is continued in two ways.
         sampling: default: as published.
+        groups: a number for each prompt; one that stands in two groups gets the same random numbers in both.
         progress: show a bar over the texts.
 
     Returns:
@@ -72,7 +78,7 @@ def generate(
         UsageError: a length beyond the model's context, a prompt that is empty or fills it already.
         MechinterpError: the model's logits are not finite.
     """
-    return _generate(model, prompts, [0] * len(prompts), None, sampling or Sampling(), progress)
+    return _generate(model, prompts, list(groups or [0] * len(prompts)), None, sampling or Sampling(), progress)
 
 
 def generate_under_edits(
@@ -86,7 +92,7 @@ def generate_under_edits(
 ) -> list[str]:
     """Continue each prompt under an edit of its own: `carried` gives the number of each prompt's edit.
 
-    Each text is the one that `generate` gives with this edit on; see there.
+    Each text is the one that `generate` gives with this edit on, the prompts of one edit being a group; see there.
     """
     with edits.on(model):
         return _generate(model, prompts, list(carried), edits, sampling or Sampling(), progress)
@@ -95,7 +101,7 @@ def generate_under_edits(
 def _generate(
     model: Model,
     prompts: Sequence[str],
-    carried: list[int],
+    groups: list[int],
     edits: RowEdits | None,
     sampling: Sampling,
     progress: bool,
@@ -109,14 +115,14 @@ def _generate(
         if not 0 < len(tokens) < length:
             raise UsageError(f"the prompt {prompt[:60]!r} has {len(tokens)} tokens; a text of {length} cannot begin so")
         by_length[len(tokens)].append(i)
-    chances = _chances(prompts, carried, sampling)
+    chances = _chances(prompts, groups, sampling)
     texts = [""] * len(prompts)
     with progress_bar("generating texts", len(prompts), shown=progress) as advance:
         for same in by_length.values():
             for start in range(0, len(same), size):
                 batch = same[start : start + size]
                 if edits is not None:
-                    edits.rows([carried[i] for i in batch])
+                    edits.rows([groups[i] for i in batch])
                 found = _continue(model, torch.tensor([ids[i] for i in batch]), chances[batch], sampling)
                 for i, tokens in zip(batch, found.tolist(), strict=True):
                     texts[i] = _clean(str(model.tokenizer.decode(tokens, skip_special_tokens=True)))
@@ -124,11 +130,11 @@ def _generate(
     return texts
 
 
-def _chances(prompts: Sequence[str], carried: list[int], sampling: Sampling) -> Float[np.ndarray, "text token"]:
-    """Uniform random numbers of each text: from the seed, the prompt, and how often it came before under its edit."""
+def _chances(prompts: Sequence[str], groups: list[int], sampling: Sampling) -> Float[np.ndarray, "text token"]:
+    """Uniform random numbers of each text: from the seed, the prompt, and how often it came before in its group."""
     before: Counter[tuple[int, str]] = Counter()
     found = np.empty((len(prompts), sampling.length))
-    for i, key in enumerate(zip(carried, prompts, strict=True)):
+    for i, key in enumerate(zip(groups, prompts, strict=True)):
         digest = hashlib.sha256(key[1].encode()).digest()[:8]
         random = np.random.default_rng([sampling.seed, int.from_bytes(digest, "big"), before[key]])
         found[i] = random.random(sampling.length)

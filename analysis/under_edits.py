@@ -6,10 +6,11 @@ Edits of the project's own kind are carried by the rows of a batch (`editing.row
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import pandas as pd
 
@@ -39,14 +40,18 @@ class Failed:
     reason: str
 
 
-def carried_by_rows(edit: object) -> bool:
+Editor = Applicable | Sequence[Applicable | Failed]
+"""What an editor made: one edit per fact, or one edit of all of them."""
+
+
+def carried_by_rows(edit: object) -> TypeGuard[Edit]:
     """Whether rows can carry it."""
     return isinstance(edit, Edit) and all(edit.factors(layer).rank <= _MAX_RANK for layer in edit.layers)
 
 
 def ask_under_edits(
     model: Model,
-    editors: Sequence[Sequence[Applicable | Failed]],
+    editors: Sequence[Editor],
     asked: Sequence[FactQuestion],
     *,
     first: int = 0,
@@ -56,7 +61,7 @@ def ask_under_edits(
 
     Args:
         model: the unedited model.
-        editors: of each editor, one edit per fact.
+        editors: of each editor, one edit per fact, or one edit of all facts.
         asked: the questions, by fact.
         first: the number of the first fact.
         batch_size: rows per forward.
@@ -65,11 +70,12 @@ def ask_under_edits(
         The answers of the unedited model, then those under each editor's edits; as `ask_facts` gives them.
     """
     rows = AnswerRows.of(model, pairs_of(asked))
-    answers: list[list[int]] = [[] for _ in editors[0]]
+    answers: dict[int, list[int]] = defaultdict(list)  # fact -> its answers
     for answer, question in enumerate(_question_of_each_answer(asked)):
         answers[question.fact - first].append(answer)
-    made = [(e, i, edit) for e, edits in enumerate(editors) for i, edit in enumerate(edits)]
-    carried = [(e, i, edit) for e, i, edit in made if isinstance(edit, Edit) and carried_by_rows(edit)]
+    single = [(e, i, edit) for e, made in enumerate(editors) if not isinstance(made, Applicable)
+              for i, edit in enumerate(made)]  # fmt: skip
+    carried = [(e, i, edit) for e, i, edit in single if carried_by_rows(edit)]
     parts: list[list[pd.DataFrame]] = [[] for _ in editors]
     if carried:
         entries = [(answer, number) for number, (_, i, _) in enumerate(carried) for answer in answers[i]]
@@ -81,13 +87,17 @@ def ask_under_edits(
             start += len(answers[i])
     else:
         unedited = score_rows(model, rows, batch_size=batch_size)
-    for e, i, edit in made:
+    for e, i, edit in single:
         if isinstance(edit, Failed):
             parts[e].append(unedited.loc[answers[i]])
         elif not carried_by_rows(edit):
             with edit.on(model):
                 scores = score_rows(model, rows.only(answers[i]), batch_size=batch_size)
             parts[e].append(scores.set_axis(answers[i]))
+    for e, made in enumerate(editors):
+        if isinstance(made, Applicable):
+            with made.on(model):
+                parts[e].append(score_rows(model, rows, batch_size=batch_size))
     return [answer_frame(asked, scores) for scores in (unedited, *(pd.concat(part).sort_index() for part in parts))]
 
 
