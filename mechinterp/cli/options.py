@@ -46,12 +46,13 @@ def load_model(name: str, device: str | None = None, dtype: str | None = None, t
     import torch
 
     from ..models import load
+    from ..ranks import Ranks
 
     set_threads(threads)
     chosen = None if dtype is None else getattr(torch, dtype, None)
     if dtype is not None and not isinstance(chosen, torch.dtype):
         raise UsageError(f"there is no dtype {dtype!r}; choose float32, float64, bfloat16 or float16")
-    return load(name, device=device, dtype=chosen)
+    return load(name, device=Ranks.current().device(device), dtype=chosen)  # under torchrun a GPU of its own
 
 
 def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
