@@ -132,6 +132,7 @@ class Sheet:
         self._ids = np.array([token for answer in entries for token in rows.answers[answer]], dtype=np.int64)
         self.log_probs = np.full(len(self._ids), np.nan)
         self.top = np.full(len(self._ids), -1, dtype=np.int64)
+        self.top_log_probs = np.full(len(self._ids), np.nan)
 
     def enter(self, logits: Float[Tensor, "row kept vocab"], read: Iterable[tuple[int, int]]) -> None:
         """Enter what a forward gave.
@@ -155,9 +156,10 @@ class Sheet:
             log_probs, top = picked.log_softmax(-1).numpy(), picked.argmax(-1).numpy()
             self.log_probs[where[chosen]] = log_probs[place[chosen] - start, self._ids[where[chosen]]]
             self.top[where[chosen]] = top[place[chosen] - start]
+            self.top_log_probs[where[chosen]] = log_probs[place[chosen] - start, self.top[where[chosen]]]
 
     def frame(self) -> pd.DataFrame:
-        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top.
+        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob.
 
         Raises:
             MechinterpError: a log-probability that is not finite.
@@ -181,6 +183,7 @@ class Sheet:
                 "correct": accuracy == 1,
                 "accuracy": accuracy,
                 "top": [tuple(part.tolist()) for part in np.split(self.top, self._start[1:-1])] if len(mean) else [],
+                "top_prob": np.exp(self.top_log_probs[self._start[:-1]]),
             }
         )
 

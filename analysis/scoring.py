@@ -24,7 +24,7 @@ def score_answers(model: Model, pairs: Sequence[tuple[str, str]], *, batch_size:
         answer token (nats), and prob = exp(log_prob), the "probability" of CounterFact's metrics;
         joint_log_prob and joint_prob, of the whole answer; correct, whether every answer token is the most
         probable one; accuracy, the share of answer tokens that are; top, the most probable token ids in their
-        places.
+        places; top_prob, the probability of the first of them.
 
     Raises:
         UsageError: a pair too long for the model, or batches of nothing.

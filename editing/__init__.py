@@ -12,6 +12,7 @@ from .hparams import RomeHparams as RomeHparams
 from .memory import LinearMemory as LinearMemory
 from .moments import SecondMoment as SecondMoment
 from .provenance import Provenance as Provenance
+from .report import BatchReport as BatchReport
 from .report import RomeReport as RomeReport
 from .request import EditRequest as EditRequest
 from .rome import rome as rome

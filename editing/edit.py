@@ -23,7 +23,7 @@ from .active import active_edits, added
 from .factors import Factors
 from .hashing import short, tensor_hash
 from .provenance import Provenance
-from .report import RomeReport
+from .report import BatchReport, RomeReport
 
 if TYPE_CHECKING:
     from .bake import Undo
@@ -122,7 +122,7 @@ class Edit:
         return self.parts[0].provenance
 
     @property
-    def report(self) -> RomeReport:
+    def report(self) -> RomeReport | BatchReport:
         """What happened when it was made.
 
         Raises:
@@ -182,8 +182,11 @@ class Edit:
 
     @staticmethod
     def _names(part: Part) -> str:
-        request = part.provenance.request
-        return short(part.digest) if request is None else repr(f"{request.prompt.text} -> {request.target}")
+        requests = part.provenance.requests
+        if not requests:
+            return short(part.digest)
+        more = f" and {len(requests) - 1} more" if len(requests) > 1 else ""
+        return repr(f"{requests[0].prompt.text} -> {requests[0].target}") + more
 
     @contextmanager
     def on(self, model: Model, *, force: bool = False) -> Iterator[Model]:

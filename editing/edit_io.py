@@ -12,7 +12,7 @@ from ..errors import MechinterpError
 from ..prompts import Prompt
 from .factors import Factors
 from .provenance import Provenance
-from .report import EssenceDrift, LossTerms, RomeReport
+from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
 from .tensor_file import read_tensors, write_tensors
 
@@ -56,13 +56,23 @@ def load_edit(path: str | Path) -> Edit:
 
 def _provenance(saved: dict[str, Any]) -> Provenance:
     plain = dict(saved)
-    request, report = plain["request"], plain["report"]
-    if request is not None:
-        plain["request"] = EditRequest(Prompt(**request["prompt"]), request["target"])
-    if report is not None:
-        losses = tuple(LossTerms(**terms) for terms in report["losses"])
-        essence = tuple(EssenceDrift(**drift) for drift in report["essence"])
-        plain["report"] = RomeReport(**{**report, "losses": losses, "essence": essence})
+    plain["requests"] = tuple(
+        EditRequest(Prompt(**request["prompt"]), request["target"]) for request in plain["requests"]
+    )
+    plain["report"] = None if plain["report"] is None else _report(plain["report"])
     plain["contexts"] = tuple(plain["contexts"])
     plain["on_top_of"] = tuple(plain["on_top_of"])
     return Provenance(**plain)
+
+
+def _report(saved: dict[str, Any]) -> RomeReport | BatchReport:
+    if "outcomes" in saved:
+        parts = {
+            "outcomes": tuple(Outcome(**outcome) for outcome in saved["outcomes"]),
+            "layers": tuple(LayerChange(**layer) for layer in saved["layers"]),
+            "warnings": tuple(saved["warnings"]),
+        }
+        return BatchReport(**{**saved, **parts})
+    losses = tuple(LossTerms(**terms) for terms in saved["losses"])
+    essence = tuple(EssenceDrift(**drift) for drift in saved["essence"])
+    return RomeReport(**{**saved, "losses": losses, "essence": essence})

@@ -33,6 +33,11 @@ class Factors:
         if not bool(torch.isfinite(self.u).all() and torch.isfinite(self.v).all()):
             raise MechinterpError("the update holds NaN or infinite values")
 
+    @staticmethod
+    def of_dense(delta: Float[Tensor, "d_mlp d_model"]) -> Factors:
+        """A change that has no factors of its own: U = ΔWᵀ, V = I, which multiply to it exactly."""
+        return Factors(delta.T.contiguous(), torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device))
+
     @property
     def rank(self) -> int:
         """Number of rank-one terms."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..models import Model
 from ..prompts import Prompt
 from .active import added
+from .change import layer_change
 from .factors import Factors
 from .hparams import RomeHparams
 from .measure import (
@@ -26,6 +26,7 @@ from .memory import LinearMemory
 from .report import EssenceDrift, RomeReport
 from .request import EditRequest
 from .value import Value
+from .value_hparams import ValueHparams
 
 _BARELY = 0.1
 """An optimisation that lowers the target's NLL by less than this share has not moved."""
@@ -60,10 +61,11 @@ def judge(
     bare, mean = value.keys[0].double(), value.keys.double().mean(0)
     u = factors.u[0].double().to(bare.device)
     delta = factors.dense.to(memory.weight.device)
+    change = layer_change(layer, memory.weight, factors, memory.moments)
     edited = replace(memory, weight=memory.weight + delta)  # in the finer precision of the two, as the edit is applied
     report = RomeReport(
         success=after[0].top,
-        reason="" if after[0].top else _why(value, after[0], hparams),
+        reason="" if after[0].top else why_failed(value, after[0], hparams),
         losses=value.losses,
         steps=value.steps,
         stopped_early=value.stopped_early,
@@ -75,8 +77,8 @@ def judge(
         answer_after=after[1].prob if len(after) > 1 else None,
         error_at_mean_key=_error(edited, mean, value),
         error_at_bare_key=_error(edited, bare, value),
-        norm_ratio=float(delta.norm() / memory.weight.to(delta.dtype).norm()),
-        disturbance=_disturbance(memory, factors),
+        norm_ratio=change.norm_ratio,
+        disturbance=change.disturbance,
         key_ratio=float((bare @ u) / (mean @ u)),
         essence=tuple(
             EssenceDrift(sentence.text, float(hooked[i]), float(applied[i])) for i, sentence in enumerate(neutral)
@@ -93,15 +95,7 @@ def _error(memory: LinearMemory, key: Float[Tensor, " d_mlp"], value: Value) -> 
     return float((memory.recall(key) - wanted).norm() / wanted.norm())
 
 
-def _disturbance(memory: LinearMemory, factors: Factors) -> float:
-    """Root mean square of what the change adds on the second moment's keys, next to what the layer gives there."""
-    second = memory.moments.matrix
-    u, v, weight = (matrix.to(second) for matrix in (factors.u, factors.v, memory.weight))
-    added_power = float(((u @ second @ u.T) * (v @ v.T)).sum())
-    return math.sqrt(max(added_power, 0.0) / float((weight * (second @ weight)).sum()))
-
-
-def _why(value: Value, after: Completion, hparams: RomeHparams) -> str:
+def why_failed(value: Value, after: Completion, hparams: ValueHparams) -> str:
     """One sentence on why the target is not the model's answer."""
     first, last = value.losses[0], value.losses[-1]
     outcome = f"the target is not the model's first choice after the edit (P = {after.prob:.3g})"
@@ -127,7 +121,7 @@ def _why(value: Value, after: Completion, hparams: RomeHparams) -> str:
 def _disabling(report: RomeReport, hparams: RomeHparams) -> str:
     """Why the edit endangers the whole model, or an empty string (Gupta et al. 2024, "disabling edits")."""
     low, high = hparams.key_ratio_band
-    if report.disturbance > hparams.max_disturbance:
+    if report.disturbance is not None and report.disturbance > hparams.max_disturbance:
         return (
             f"on ordinary text it changes the layer's output by {report.disturbance:.2f} of its size "
             f"(limit {hparams.max_disturbance:g})"

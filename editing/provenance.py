@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..provenance import versions
-from .report import RomeReport
+from .report import BatchReport, RomeReport
 from .request import EditRequest
 
 
@@ -18,7 +18,7 @@ class Provenance:
         method: "rome", "r-rome", ...; or the name of whoever made the factors.
         model: fingerprint of the weights it was made for.
         model_name: the model's name, for messages.
-        request: what was asked for.
+        requests: what was asked for.
         hparams: the hyper-parameters, as plain values.
         contexts: the context templates the key and the value were averaged over.
         moments: fingerprint of the second moment.
@@ -31,11 +31,16 @@ class Provenance:
     method: str
     model: str
     model_name: str = ""
-    request: EditRequest | None = None
+    requests: tuple[EditRequest, ...] = ()
     hparams: dict[str, Any] = field(default_factory=dict)
     contexts: tuple[str, ...] = ()
     moments: str = ""
     seed: int | None = None
     on_top_of: tuple[str, ...] = ()
-    report: RomeReport | None = None
+    report: RomeReport | BatchReport | None = None
     versions: dict[str, str] = field(default_factory=versions)
+
+    @property
+    def request(self) -> EditRequest | None:
+        """What was asked for, where it was one thing."""
+        return self.requests[0] if len(self.requests) == 1 else None

@@ -115,7 +115,7 @@ def rome(
             method=chosen.variant,
             model=moments.model if not force else model.fingerprint(),
             model_name=model.name,
-            request=request,
+            requests=(request,),
             hparams=_plain(chosen) | {"preset": preset if hparams is None else "own", "layer": index},
             contexts=templates,
             moments=moments.fingerprint(),

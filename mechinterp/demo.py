@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from . import analysis, atlas
-from .editing import Edit, SecondMoment, rome
+from .editing import Edit, RomeReport, SecondMoment, rome
 from .errors import MechinterpError
 from .models import Model, load
 from .patching import Table, trace
@@ -105,6 +105,7 @@ def _edit_one(console: Console, model: Model, moment: SecondMoment, fact: Fact, 
     edit = rome(model, fact, EDIT_LAYER, moments=moment, seed=seed)
     edit.save(out / "edit.safetensors")
     report = edit.report
+    assert isinstance(report, RomeReport)
     console.print(
         f"   {fact.prompt.text!r}: {fact.answer!r} -> {fact.target_new!r}   P(new) {report.target_before:.4f} -> "
         f"{report.target_after:.4f}",

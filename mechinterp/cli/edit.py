@@ -106,9 +106,12 @@ def find_moments(model: Model, layer: int | None, path: Path | None, *, quiet: b
 
 def print_report(console: Console, made: Edit) -> None:
     """What an edit did, in the order in which one asks."""
+    from ..editing import BatchReport
+
     report, request = made.report, made.provenance.request
-    if request is None:
-        raise MechinterpError("this edit holds no request")
+    if isinstance(report, BatchReport) or request is None:
+        _print_batch(console, made)
+        return
     verdict = "success" if report.success else f"not a success: {report.reason}"
     lines = [
         f"{request.prompt.text!r} -> {request.target!r}, layer {', '.join(map(str, made.layers))}: {verdict}",
@@ -126,4 +129,20 @@ def print_report(console: Console, made: Edit) -> None:
     for drift in report.essence:
         lines.append(f"essence drift after {drift.text!r}: {drift.applied:.3f} nats")
     for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def _print_batch(console: Console, made: Edit) -> None:
+    """What an edit by another editor than ROME did."""
+    from ..editing import BatchReport
+
+    report = made.report
+    assert isinstance(report, BatchReport)
+    succeeded = sum(outcome.success for outcome in report.outcomes)
+    lines = [f"{made!r}: {succeeded} of {len(report.outcomes)} requests succeeded in {report.seconds:.1f} s"]
+    lines += [report.reason] if report.reason else []
+    for change in report.layers:
+        text = "" if change.disturbance is None else f"; {change.disturbance:.3f} of its output on ordinary text"
+        lines.append(f"layer {change.layer}: |dW|/|W| {change.norm_ratio:.4f}{text}")
+    for line in (*lines, *report.warnings):
         console.print(line, highlight=False, markup=False)

@@ -104,7 +104,7 @@ def _show_tensors(console: Console, path: Path) -> None:
     if provenance.report is not None:
         print_report(console, edit)
     for name, value in asdict(provenance).items():
-        if name not in ("report", "request"):
+        if name not in ("report", "requests"):
             console.print(f"{name}: {value}", highlight=False, markup=False)
 
 
