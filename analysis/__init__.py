@@ -5,6 +5,7 @@ from .averages import average_total_effect as average_total_effect
 from .averages import difference_of_effects as difference_of_effects
 from .diagnostics import Finding as Finding
 from .diagnostics import diagnose as diagnose
+from .diff import diff as diff
 from .edit_metrics import summarise as summarise
 from .effects import indirect_effects as indirect_effects
 from .effects import role_effects as role_effects
@@ -14,6 +15,8 @@ from .evaluation import evaluate_edit as evaluate_edit
 from .evaluation import evaluate_editors as evaluate_editors
 from .evaluation import evaluate_edits as evaluate_edits
 from .fluency import fluency as fluency
+from .forecast import forecast as forecast
+from .forecast_correlation import forecast_correlation as forecast_correlation
 from .generation import Sampling as Sampling
 from .generation import generate as generate
 from .generation import generate_under_edits as generate_under_edits
@@ -28,6 +31,7 @@ from .metric_table import YAO_METRICS as YAO_METRICS
 from .metric_table import ZSRE_METRICS as ZSRE_METRICS
 from .metric_table import metric_table as metric_table
 from .plot_aie import plot_aie as plot_aie
+from .plot_diff import plot_diff as plot_diff
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
 from .plot_prompt import plot_prompt as plot_prompt
 from .portability import Portability as Portability
