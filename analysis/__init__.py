@@ -3,6 +3,7 @@
 from .averages import average_indirect_effects as average_indirect_effects
 from .averages import average_total_effect as average_total_effect
 from .averages import difference_of_effects as difference_of_effects
+from .comparison import compare as compare
 from .diagnostics import Finding as Finding
 from .diagnostics import diagnose as diagnose
 from .diff import diff as diff
