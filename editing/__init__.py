@@ -1,19 +1,36 @@
 """Edit what a model knows: an edit is a value that can be applied, undone, saved and composed."""
 
+from .alphaedit import AlphaEditHparams as AlphaEditHparams
+from .alphaedit import alphaedit as alphaedit
 from .collect import collect_moments as collect_moments
 from .contexts import sample_contexts as sample_contexts
 from .convergence import Convergence as Convergence
 from .convergence import Look as Look
 from .edit import Edit as Edit
+from .editor import Editor as Editor
+from .editors import EDITORS as EDITORS
+from .editors import editor as editor
+from .emmet import EmmetHparams as EmmetHparams
+from .emmet import emmet as emmet
 from .factors import Factors as Factors
 from .hparams import PRESET_DIFFERENCES as PRESET_DIFFERENCES
 from .hparams import PRESETS as PRESETS
 from .hparams import RomeHparams as RomeHparams
+from .memit import MemitHparams as MemitHparams
+from .memit import memit as memit
 from .memory import LinearMemory as LinearMemory
 from .moments import SecondMoment as SecondMoment
+from .null_space import NullSpace as NullSpace
+from .pmet import PmetHparams as PmetHparams
+from .pmet import pmet as pmet
 from .provenance import Provenance as Provenance
 from .report import BatchReport as BatchReport
+from .report import LayerChange as LayerChange
+from .report import Outcome as Outcome
 from .report import RomeReport as RomeReport
 from .request import EditRequest as EditRequest
 from .rome import rome as rome
+from .sequence import EditSequence as EditSequence
+from .singles import NotMade as NotMade
+from .singles import edit_each as edit_each
 from .spectrum import Repair as Repair

@@ -18,14 +18,15 @@ from ..models import Model
 BARE = "{}"
 """The template that adds nothing."""
 
-_START_WORDS = ("The", "Therefore", "Because", "I", "You")
-"""Where sampling starts in a vocabulary that has neither a BOS nor an EOS token."""
+START_WORDS = ("The", "Therefore", "Because", "I", "You")
+"""Where sampling starts in a vocabulary that has neither a BOS nor an EOS token, and in MEMIT's published code."""
 
 
 def sample_contexts(
     model: Model,
     lengths: Sequence[tuple[int, int]] = ((10, 5), (10, 10)),
     *,
+    starts: Sequence[str] = (),
     top_k: int = 5,
     seed: int = 0,
 ) -> tuple[str, ...]:
@@ -37,6 +38,7 @@ def sample_contexts(
     Args:
         model: the model that writes them.
         lengths: (how many, length); a length counts the token that sampling starts from.
+        starts: words that the samples begin with, in turn (MEMIT's code: "The", "Therefore", ...); empty: see above.
         top_k: only the k most probable next tokens are sampled from; special tokens never are.
         seed: of the sampling.
 
@@ -50,19 +52,20 @@ def sample_contexts(
     for count, length in lengths:
         if length > model.n_ctx:
             raise UsageError(f"a context of {length} tokens does not fit into the {model.n_ctx} of {model.name}")
-        start = torch.tensor(_starts(model, count))[:, None]
+        start = torch.tensor(_starts(model, count, starts))[:, None]
         sampled = _sample(model, start, length - 1, top_k, generator)
         contexts.extend(f"{_clean(text)}. {{}}" for text in _decode(model, sampled, start))
     return tuple(contexts)
 
 
-def _starts(model: Model, count: int) -> list[int]:
+def _starts(model: Model, count: int, given: Sequence[str]) -> list[int]:
     """One start token per sample."""
     tokenizer = model.tokenizer
     for special in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if special is not None:
+        if special is not None and not given:
             return [int(special)] * count
-    words = [ids[0] for word in _START_WORDS if (ids := model.encode(word))]
+    first = 1 if model.adds_bos else 0
+    words = [ids[first] for word in given or START_WORDS if len(ids := model.encode(word)) > first]
     return [words[i % len(words)] for i in range(count)]
 
 

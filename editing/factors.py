@@ -48,6 +48,14 @@ class Factors:
         """ΔW itself."""
         return self.u.T @ self.v
 
+    def to(self, dtype: torch.dtype) -> Factors:
+        """The same change in another precision."""
+        return Factors(self.u.to(dtype), self.v.to(dtype))
+
+    def compact(self) -> Factors:
+        """The same change with no more terms than the matrix has columns."""
+        return Factors.of_dense(self.dense) if self.rank > self.v.shape[1] else self
+
     def apply(self, keys: Float[Tensor, "*n d_mlp"]) -> Float[Tensor, "*n d_model"]:
         """What the change adds to the values of these keys, in the precision of the finer of the two."""
         dtype = torch.promote_types(keys.dtype, self.u.dtype)

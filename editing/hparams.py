@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ..errors import UsageError
-from ..models import Model
 from .value_hparams import ValueHparams
 
 VARIANTS = ("rome", "r-rome")
@@ -103,34 +102,6 @@ more of the paraphrases follow with both): smaller steps that end when the targe
 true facts about the subject at 0.30 instead of 0.16 and the KL after "{} is a" at 0.17 instead of 0.70 nats, and change
 8 instead of 14 % of the layer's output on ordinary text, in 15 steps instead of 19.
 """
-
-FAMILY_LAYERS: dict[tuple[str, int], int] = {
-    ("GPT2LMHeadModel", 24): 8,
-    ("GPT2LMHeadModel", 36): 12,
-    ("GPT2LMHeadModel", 48): 17,
-    ("GPTJForCausalLM", 28): 5,
-    ("GPTNeoXForCausalLM", 44): 15,
-    ("LlamaForCausalLM", 32): 5,
-}
-"""(architecture, number of layers) -> the layer edited in publications: GPT-2 medium, large and XL, GPT-J,
-GPT-NeoX-20B as published with ROME and MEMIT; LLaMA-7B by community use.  Elsewhere: trace first, edit where
-the early site is."""
-
-
-def published_layer(model: Model) -> int:
-    """The layer publications edit in this model.
-
-    Raises:
-        UsageError: none is known for it.
-    """
-    found = FAMILY_LAYERS.get((model.architecture, model.n_layers))
-    if found is None:
-        raise UsageError(
-            f"no published ROME layer is known for {model.name} ({model.architecture}, {model.n_layers} "
-            "layers); trace it and pass the layer= where restoring the last subject token's MLP helps most"
-        )
-    return found
-
 
 def resolve(preset: str, hparams: RomeHparams | None, variant: str | None) -> RomeHparams:
     """Hyper-parameters from what the caller named: `hparams` before `preset`, `variant` over both.

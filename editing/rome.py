@@ -7,21 +7,19 @@ v* = the value that makes the model say the target                      (a train
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
-from ..errors import MechinterpError
+from ..errors import MechinterpError, UsageError
 from ..models import Model
 from ..prompts import Fact, Prompt
 from .active import active_edits
 from .contexts import check_contexts, sample_contexts
 from .edit import Edit
 from .factors import Factors
-from .hparams import RomeHparams, published_layer, resolve
+from .families import default_layers
+from .hparams import RomeHparams, resolve
 from .memory import Insertion, LinearMemory
 from .moments import SecondMoment
 from .outcome import judge
@@ -41,6 +39,7 @@ def rome(
     hparams: RomeHparams | None = None,
     variant: str | None = None,
     contexts: Sequence[str] | None = None,
+    value: Value | None = None,
     kl: bool = True,
     seed: int = 0,
     perplexity_texts: Sequence[str] = (),
@@ -58,13 +57,14 @@ def rome(
         model: the model; edits that are on take part, and the new edit then presupposes them.
         asked: the request, or a fact or prompt to make it from.
         layer: which MLP; negative counts from the end; default: the published one of this model, where there
-            is one.
+            is one (`families.toml`).
         moments: the layer's second moment.
         target: the new object (of a fact: default its `target_new`).
         preset: "default", "code" (the published implementation) or "paper"; see `PRESET_DIFFERENCES`.
         hparams: hyper-parameters of your own, in place of a preset.
         variant: "rome" or "r-rome", in place of the hyper-parameters' own.
         contexts: templates such as "By the way, {}", the bare "{}" first; default: sampled from the model.
+        value: v*, where `values_of` has found it already (with these contexts and hyper-parameters).
         kl: keep the essence-drift term (False: an ablation).
         seed: of the contexts.
         perplexity_texts: texts whose perplexity the edit must not raise by much.
@@ -80,7 +80,7 @@ def rome(
             became NaN, or the second moment is singular.
     """
     request = EditRequest.of(asked, target)
-    index = published_layer(model) if layer is None else model.layout.check_layer(layer)
+    index = model.layout.check_layer(default_layers(model, "rome")[0] if layer is None else layer)
     chosen = resolve(preset, hparams, variant)
     chosen = chosen if kl else chosen.with_(kl_factor=0.0)
     memory = LinearMemory.of(model, index, moments, force=force)
@@ -88,7 +88,13 @@ def rome(
         templates = sample_contexts(model, chosen.context_lengths, seed=seed)
     else:
         templates = check_contexts(contexts)
-    [value] = values_of(model, [request], index, contexts=templates, hparams=chosen, progress=progress)
+    if value is None:
+        [value] = values_of(model, [request], index, contexts=templates, hparams=chosen, progress=progress)
+    elif len(value.keys) != len(templates):
+        raise UsageError(
+            f"the value of {request.prompt.text!r} was found in {len(value.keys)} contexts, but {len(templates)} are "
+            "given; pass the contexts it was found with"
+        )
     insertion = _insert(memory, value, chosen)
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     factors = {index: Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))}
@@ -116,7 +122,7 @@ def rome(
             model=moments.model if not force else model.fingerprint(),
             model_name=model.name,
             requests=(request,),
-            hparams=_plain(chosen) | {"preset": preset if hparams is None else "own", "layer": index},
+            hparams=chosen.plain() | {"preset": preset if hparams is None else "own", "layer": index},
             contexts=templates,
             moments=moments.fingerprint(),
             seed=seed if contexts is None else None,
@@ -124,12 +130,6 @@ def rome(
             report=report,
         ),
     )
-
-
-def _plain(hparams: RomeHparams) -> dict[str, Any]:
-    """As JSON will give them back: tuples become lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(hparams)))
-    return plain
 
 
 def _insert(memory: LinearMemory, value: Value, hparams: RomeHparams) -> Insertion:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 from ..errors import UsageError
 
@@ -29,6 +30,11 @@ class Hparams:
             if name not in known:
                 raise UsageError(f"{name!r} is no hyper-parameter of {self.method}; they are {', '.join(known)}")
         return replace(self, **changes)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON gives them back: tuples become lists."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return found
 
     def _one_of(self, **allowed: tuple[str, ...]) -> None:
         for name, choices in allowed.items():

@@ -23,7 +23,7 @@ from mechinterp.editing import (
     SecondMoment,
     rome,
 )
-from mechinterp.editing.hparams import published_layer
+from mechinterp.editing.families import default_layers
 from mechinterp.editing.measure import completions, kl_divergence, next_token_log_probs, perplexity
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.layout import clean_state_dict
@@ -358,7 +358,7 @@ def test_bad_input_is_named(model: Model, moments: SecondMoment) -> None:
     with pytest.raises(UsageError, match="layer 7 is out of range"):
         attempt(layer=7)
     with pytest.raises(
-        UsageError, match=r"no published ROME layer is known for small-gpt2 \(GPT2LMHeadModel, 4 layers\)"
+        UsageError, match=r"no published layers of rome are known for small-gpt2 \(GPT2LMHeadModel, 4 layers\)"
     ):
         attempt(layer=None)
     with pytest.raises(UsageError, match="is of layer 1, but layer 2 is to be edited"):
@@ -385,11 +385,14 @@ def test_no_loss_that_is_no_number_is_accepted(model: Model, moments: SecondMome
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_published_layers() -> None:
+def test_published_layers_are_data_with_a_source() -> None:
     class Known:
         architecture, n_layers, name = "GPT2LMHeadModel", 48, "gpt2-xl"
 
-    assert published_layer(Known()) == 17  # type: ignore[arg-type]
+    assert default_layers(Known(), "rome") == (17,)  # type: ignore[arg-type]
+    assert default_layers(Known(), "memit") == (13, 14, 15, 16, 17)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no published layers of pmet are known for gpt2-xl"):
+        default_layers(Known(), "pmet")  # type: ignore[arg-type]
 
 
 def test_the_memory_is_the_models(model: Model, moments: SecondMoment) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..editing import Edit, SecondMoment
     from ..models import Model
 
-DEFAULT_LAYER = {"atlas": 3, "atlas-plain": 1}
-"""Where editing measured best on the bundled models (README, results)."""
 MOMENT_TOKENS = 60_000
 
 
@@ -65,8 +63,7 @@ def edit(
     loaded.tokenise(asked)
     loaded.answer_ids(asked.text, target)
     out.mkdir(parents=True, exist_ok=True)
-    index = DEFAULT_LAYER.get(model) if layer is None and moments is None else layer
-    moment = find_moments(loaded, index, moments, quiet=quiet)
+    moment = find_moments(loaded, layer, moments, quiet=quiet)
     made = rome(
         loaded, asked, moment.layer, moments=moment, target=target, preset=preset, kl=kl, seed=seed,
         require_success=require_success, allow_disabling=allow_disabling, progress=not quiet,
@@ -84,7 +81,7 @@ def find_moments(model: Model, layer: int | None, path: Path | None, *, quiet: b
     """The second moment to edit with: the file given, or one collected now from the bundled corpus."""
     from .. import atlas
     from ..editing import SecondMoment
-    from ..editing.hparams import published_layer
+    from ..editing.families import default_layers
 
     if path is not None:
         moment = SecondMoment.load(path)
@@ -96,7 +93,7 @@ def find_moments(model: Model, layer: int | None, path: Path | None, *, quiet: b
             f"editing {model.name} needs the second moment of its keys: run `mechinterp moments {model.name} "
             "--layer N --text FILE` and pass the file with --moments"
         )
-    index = published_layer(model) if layer is None else layer
+    index = default_layers(model, "rome")[0] if layer is None else layer
     texts = atlas.corpus(name=model.name)
     moment = SecondMoment.collect(model, texts, index, max_tokens=MOMENT_TOKENS, progress=not quiet)
     if not moment.complete:

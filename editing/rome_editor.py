@@ -1,0 +1,72 @@
+"""ROME and r-ROME under the protocol that all editors share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import UsageError
+from ..models import Model
+from .contexts import check_contexts, sample_contexts
+from .edit import Edit
+from .editor import Editor, Moments, moments_of
+from .families import default_layers
+from .hparams import PRESETS, RomeHparams
+from .request import EditRequest
+from .rome import rome
+from .value import Value, values_of
+
+
+def _layer(model: Model, layers: Sequence[int] | None) -> int:
+    chosen = default_layers(model, "rome") if layers is None else tuple(layers)
+    if len(chosen) != 1:
+        raise UsageError(f"rome writes one layer, not {list(chosen)}; give one")
+    return model.layout.check_layer(chosen[0])
+
+
+def _rome(
+    model: Model,
+    requests: Sequence[EditRequest],
+    layers: Sequence[int] | None = None,
+    *,
+    moments: Moments,
+    hparams: RomeHparams,
+    values: Sequence[Value] | None = None,
+    **options: Any,
+) -> Edit:
+    """`rome`, of a list with one request."""
+    layer = _layer(model, layers)
+    return rome(
+        model, requests[0], layer, moments=moments_of(moments, [layer])[layer], hparams=hparams,
+        value=None if values is None else values[0], **options,
+    )  # fmt: skip
+
+
+def _rome_values(
+    model: Model,
+    requests: Sequence[EditRequest],
+    layers: Sequence[int] | None,
+    *,
+    hparams: RomeHparams,
+    contexts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Value]:
+    """The values v* of many requests, each as if it were alone."""
+    if contexts is None:
+        templates = sample_contexts(model, hparams.context_lengths, seed=seed)
+    else:
+        templates = check_contexts(contexts)
+    return values_of(model, requests, _layer(model, layers), contexts=templates, hparams=hparams, progress=progress)
+
+
+def _editor(name: str, source: str) -> Editor:
+    return Editor(
+        name=name, make=_rome, hparams=RomeHparams, source=source, layers="rome", batch=False, moments=True,
+        contexts=True, values=_rome_values,
+        presets={preset: hparams.with_(variant=name) for preset, hparams in PRESETS.items()},
+    )  # fmt: skip
+
+
+ROME = _editor("rome", "Meng et al. 2022 (ROME, as its published code)")
+R_ROME = _editor("r-rome", "Meng et al. 2022 (eq. 2) and Gupta et al. 2024 (r-ROME)")
