@@ -35,6 +35,7 @@ from .plot_aie import plot_aie as plot_aie
 from .plot_diff import plot_diff as plot_diff
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
 from .plot_prompt import plot_prompt as plot_prompt
+from .plot_retention import plot_retention as plot_retention
 from .portability import Portability as Portability
 from .portability import portability_of as portability_of
 from .questions import ask_facts as ask_facts
@@ -42,6 +43,8 @@ from .references import References as References
 from .references import ReferenceText as ReferenceText
 from .references import atlas_references as atlas_references
 from .references import read_references as read_references
+from .retention import Retention as Retention
+from .retention import retention as retention
 from .rome_sweep import rome_by_layer as rome_by_layer
 from .scoring import score_answers as score_answers
 from .sweep import edit_by_layer as edit_by_layer

@@ -162,10 +162,10 @@ def _edited_texts(model: Model, editor: Editor, prompts: Texts, unedited: Texts,
 
 def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float, list[float]]:
     """Of the unedited model, and under each edit (of one edit of all facts, one number)."""
-    before = _perplexity(score_rows(model, rows))
+    before = perplexity_of(score_rows(model, rows))
     if isinstance(editor, Applicable):
         with editor.on(model):
-            return before, [_perplexity(score_rows(model, rows))]
+            return before, [perplexity_of(score_rows(model, rows))]
     found = [before] * len(editor)  # stays so where there is no edit
     carried = {i: edit for i, edit in enumerate(editor) if carried_by_rows(edit)}
     if carried:
@@ -173,15 +173,16 @@ def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float
         asked = [(text, number) for number in range(len(carried)) for text in range(texts)]
         _, scores = score_under_edits(model, rows, RowEdits(list(carried.values())), asked)
         for number, i in enumerate(carried):
-            found[i] = _perplexity(scores.iloc[number * texts : (number + 1) * texts])
+            found[i] = perplexity_of(scores.iloc[number * texts : (number + 1) * texts])
     for i, edit in enumerate(editor):
         if i not in carried and not isinstance(edit, Failed):
             with edit.on(model):
-                found[i] = _perplexity(score_rows(model, rows))
+                found[i] = perplexity_of(score_rows(model, rows))
     return before, found
 
 
-def _perplexity(scores: pd.DataFrame) -> float:
+def perplexity_of(scores: pd.DataFrame) -> float:
+    """exp of the mean negative log-probability per token, from the scores of whole texts."""
     return float(np.exp(-scores["joint_log_prob"].sum() / scores["tokens"].sum()))
 
 
