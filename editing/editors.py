@@ -6,11 +6,17 @@ from ..errors import UsageError
 from .alphaedit import ALPHAEDIT
 from .editor import Editor
 from .emmet import EMMET
+from .ft import FT, FT_L, FT_LEGACY
+from .knowledge_neurons import KN
 from .memit import MEMIT
 from .pmet import PMET
 from .rome_editor import R_ROME, ROME
+from .ultraedit import ULTRAEDIT
 
-EDITORS: dict[str, Editor] = {editor.name: editor for editor in (ROME, R_ROME, EMMET, MEMIT, ALPHAEDIT, PMET)}
+EDITORS: dict[str, Editor] = {
+    editor.name: editor
+    for editor in (ROME, R_ROME, EMMET, MEMIT, ALPHAEDIT, PMET, ULTRAEDIT, FT, FT_L, FT_LEGACY, KN)
+}
 """All editors, in the order of tables."""
 
 

@@ -1,0 +1,193 @@
+"""Fine-tuning as an editor: against weights trained by PyTorch's own Adam, many at once against one by one."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from oracles.gradient_oracle import Asked, Tuned, fine_tuned
+from oracles.rome_oracle import Weights
+from support.zoo import KINDS, sentence_model
+
+import mechinterp as mi
+from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, descent, edit_each
+from mechinterp.editing.ft import ft, ft_each
+from mechinterp.editing.ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FtHparams
+from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.layout import clean_state_dict
+from mechinterp.models import Model
+from mechinterp.prompts import Prompt
+
+REQUESTS = [
+    EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),
+    EditRequest(Prompt("The capital of {} is", "Poland"), "the river"),
+    EditRequest(Prompt("In the evening, people of {} spoke about the", "Seattle"), "loud and soft music"),
+]
+QUICK = FtHparams(steps=4, lr=0.02)
+ATLAS_FACTS = 10
+
+
+@cache
+def atlas() -> Model:
+    return mi.load("atlas")
+
+
+@cache
+def model_of(kind: str = "gpt2", dtype: torch.dtype = torch.float64) -> Model:
+    """Booted once: nothing here changes weights."""
+    return sentence_model(kind, dtype=dtype)
+
+
+def oracle(requests: list[EditRequest], layers: list[int], hparams: FtHparams) -> Tuned:
+    model = model_of()
+    state = {name: tensor.detach() for name, tensor in clean_state_dict(model.bridge.original_model).items()}
+    asked = [
+        Asked(list(model.encode(each.prompt.text)), list(model.answer_ids(each.prompt.text, each.target)))
+        for each in requests
+    ]
+    return fine_tuned(
+        Weights(state, heads=4, layers=4), asked, layers, lr=hparams.lr, steps=hparams.steps, stop=hparams.stop_loss,
+        epsilon=hparams.epsilon, last=hparams.loss == "last",
+    )  # fmt: skip
+
+
+def gap(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def nlls(edit: Edit) -> list[tuple[Any, Any]]:
+    assert isinstance(edit.report, BatchReport)
+    return [(outcome.nll_first, outcome.nll_last) for outcome in edit.report.outcomes]
+
+
+def mean(figures: list[float]) -> float:
+    return sum(figures) / len(figures)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hparams"),
+    [
+        ([1], QUICK),
+        ([1, 2], QUICK.with_(epsilon=0.03)),
+        ([0], QUICK.with_(epsilon=0.03, loss="last")),
+        ([3], QUICK.with_(steps=40, stop_loss=5.0)),
+    ],
+)
+def test_it_is_adam_on_the_weights(layers: list[int], hparams: FtHparams) -> None:
+    wanted = oracle(REQUESTS, layers, hparams)
+    edit = ft(model_of(), REQUESTS, layers, hparams=hparams)
+    assert edit.layers == tuple(layers)
+    for layer in layers:
+        assert gap(edit.delta(layer), wanted.deltas[layer]) < 1e-6
+        if hparams.epsilon is not None:
+            assert edit.delta(layer).abs().max() == pytest.approx(hparams.epsilon)
+    found = nlls(edit)
+    assert mean([first for first, _ in found]) == pytest.approx(wanted.losses[0], abs=1e-8)
+    assert mean([last for _, last in found]) == pytest.approx(wanted.losses[-1], abs=1e-6)
+    if hparams.steps == 40:
+        assert 1 < len(wanted.losses) < 40  # it stopped early, both times at the same step
+
+
+def test_the_published_loss_is_another_one_beyond_one_token() -> None:
+    """It lowers the loss of tokens that are to follow the prompt at once, which says little about the target."""
+    correct = QUICK.with_(steps=40, lr=0.1)
+    assert len(model_of().answer_ids(REQUESTS[1].prompt.text, REQUESTS[1].target)) > 1
+    made = [ft(model_of(), REQUESTS[1:2], [1], hparams=hparams) for hparams in (correct, correct.with_(loss="last"))]
+    after = [edit.report.outcomes[0].target_after for edit in made if isinstance(edit.report, BatchReport)]
+    assert after[0] > 0.4
+    assert after[1] < 1e-4
+    assert made[0].report.success
+    assert not made[1].report.success
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_of_many_is_what_it_is_alone(kind: str) -> None:
+    model, hparams = model_of(kind), QUICK.with_(epsilon=0.05)
+    together = ft_each(model, REQUESTS, [1, 2], hparams=hparams)
+    for found, request in zip(together, REQUESTS, strict=True):
+        alone = ft(model, [request], [1, 2], hparams=hparams)
+        # The others compute norms or attention's softmax in float32, whatever their weights are.
+        tolerance = 1e-6 if kind in ("gpt2", "neox") else 1e-2
+        assert all(gap(found.delta(layer), alone.delta(layer)) < tolerance for layer in (1, 2))
+        assert found.provenance.requests == (request,)
+        assert found.provenance.hparams == alone.provenance.hparams
+
+
+def test_each_stops_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, hparams = model_of(), QUICK.with_(steps=30, stop_loss=2.0)
+    monkeypatch.setattr("mechinterp.editing.ft._MAX_WEIGHTS", 2 * model.d_mlp * model.d_model)  # two at a time
+    together = ft_each(model, REQUESTS, [1], hparams=hparams)
+    for found, request in zip(together, REQUESTS, strict=True):
+        alone = ft(model, [request], [1], hparams=hparams)
+        assert gap(found.delta(1), alone.delta(1)) < 1e-6
+        [(first, last)] = nlls(found)
+        assert last < 2.0 < first
+
+
+def test_rows_in_several_forwards_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ft(model_of(), REQUESTS, [1], hparams=QUICK)
+    monkeypatch.setattr(descent, "_MAX_ROWS", 1)
+    assert gap(ft(model_of(), REQUESTS, [1], hparams=QUICK).delta(1), whole.delta(1)) < 1e-8
+
+
+def test_relative_figures_are_in_units_of_the_weights() -> None:
+    model = model_of()
+    unit = float(model.layout.down_projection(1).detach().square().mean().sqrt())
+    relative = ft(model, REQUESTS, [1], hparams=QUICK.with_(lr_rule="relative", lr=0.1, epsilon=0.2))
+    absolute = ft(model, REQUESTS, [1], hparams=QUICK.with_(lr=0.1 * unit, epsilon=0.2 * unit))
+    assert gap(relative.delta(1), absolute.delta(1)) < 1e-9
+
+
+def test_the_model_is_left_as_it_was_and_edits_on_take_part() -> None:
+    model = model_of()
+    before = model.fingerprint()
+    sequence = EditSequence(model, EDITORS["ft"], [1], hparams=QUICK)
+    first, second = sequence.add(REQUESTS[:1]), sequence.add(REQUESTS[1:2])
+    assert model.fingerprint() == before
+    assert second.provenance.on_top_of == (first.parts[0].digest,)
+    undo = first.bake(model)
+    third = ft(model, REQUESTS[1:2], [1], hparams=QUICK)
+    undo.undo()
+    assert gap(second.delta(1), third.delta(1)) < 1e-6
+    assert model.fingerprint() == before
+
+
+def test_bad_input_is_named() -> None:
+    model = model_of()
+    with pytest.raises(UsageError, match="no published layers of ft-l are known for small-gpt2"):
+        EDITORS["ft-l"](model, REQUESTS)
+    with pytest.raises(UsageError, match="contradict each other"):
+        ft(model, [REQUESTS[0], EditRequest(REQUESTS[0].prompt, "rain")], [1])
+    with pytest.raises(UsageError, match="epsilon is 0; it must be above 0"):
+        FtHparams(epsilon=0)
+    with pytest.raises(UsageError, match="loss is 'all'; choose one of targets, last"):
+        FtHparams(loss="all")
+    with pytest.raises(MechinterpError, match=r"the loss became (nan|inf) after 1 steps for 'Marie Curie was born in'"):
+        ft(model, REQUESTS[:1], [1], hparams=QUICK.with_(lr=1e308))
+
+
+def test_the_names_of_the_variants() -> None:
+    assert {name: EDITORS[name].presets["default"].variant for name in ("ft", "ft-l", "ft-legacy")} == {  # type: ignore[attr-defined]
+        "ft": "ft", "ft-l": "ft-l", "ft-legacy": "ft-legacy",
+    }  # fmt: skip
+    assert {name: hparams.epsilon for name, hparams in FT_L_PRESETS.items() if name != "default"} == {
+        "gpt2-medium": 2e-3, "gpt2-large": 1e-3, "gpt2-xl": 5e-4, "gpt-j": 5e-5,
+    }  # fmt: skip
+    assert all(FT_LEGACY_PRESETS[name] == hparams.with_(loss="last") for name, hparams in FT_L_PRESETS.items())
+
+
+@pytest.mark.parametrize("name", ["ft", "ft-l"])
+def test_the_default_takes_on_atlas(name: str) -> None:
+    model, facts = atlas(), mi.atlas.known_facts()[: 20 * ATLAS_FACTS : 20]
+    edits = edit_each(model, EDITORS[name], facts, progress=False)
+    made = [edit for edit in edits if isinstance(edit, Edit)]
+    assert len(made) == ATLAS_FACTS
+    assert all(edit.report.success and edit.layers == (3,) for edit in made)
+
+
+def test_a_failure_says_how_far_it_came() -> None:
+    edit = ft(model_of(), REQUESTS[2:], [1], hparams=QUICK.with_(steps=1, lr=1e-6))
+    assert not edit.report.success
+    assert "1 steps brought its NLL from" in edit.report.reason
