@@ -71,18 +71,35 @@ def _ask_hub(name: str) -> None:
 
 
 def read_checkpoint(
-    source: str, dtype: torch.dtype | None, *, bundled: bool = False
+    source: str,
+    dtype: torch.dtype | None,
+    *,
+    bundled: bool = False,
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """The Hugging Face model and tokenizer of a folder or hub name.
+
+    Args:
+        source: as `locate` gives it.
+        dtype: of the weights; None: float32 if bundled, otherwise as they are stored.
+        bundled: one of our own.
+        device_map: where each layer goes (transformers and accelerate); None: wherever they are read, on the CPU.
+        offload_folder: where layers on "disk" are kept.
 
     Raises:
         UsageError: files that cannot be read (cut short, of no causal language model, without a tokenizer).
     """
+    placed = {} if device_map is None else {"device_map": device_map}
+    if offload_folder is not None:
+        placed["offload_folder"] = str(offload_folder)
     showed_bars = hf_logging.is_progress_bar_enabled()
     if bundled:  # nothing worth a bar: it is read from disk in a moment
         hf_logging.disable_progress_bar()
     try:
-        hf_model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or (torch.float32 if bundled else "auto"))
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or (torch.float32 if bundled else "auto"), **placed
+        )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(f"the model in {source!r} cannot be read: {first_line(error)}") from error

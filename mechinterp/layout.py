@@ -7,6 +7,7 @@ writes a hook name itself; `preflight.py` proves each name on the model at hand 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as hf_logging
 
 from .errors import MechinterpError, UsageError
+from .placement import is_offloaded
 
 EMBED = "embed"
 RESID_PRE = "resid_pre"
@@ -47,6 +49,8 @@ _HOOKS = {
 }
 
 COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
+HOOKED = tuple(one for one in COMPONENTS if one != RESID_MID)
+"""Components that are read and written at one hook point."""
 PER_HEAD = (Z, Q, K, V)
 """Components with a head axis: their activations are [batch pos head d_head]."""
 
@@ -96,9 +100,15 @@ class Layout:
         return int(getattr(self.config, "n_key_value_heads", None) or self.config.n_heads)
 
     @property
+    def d_head(self) -> int:
+        return int(self.config.d_head)
+
+    @property
     def d_mlp(self) -> int:
         """Width of the down-projection's input."""
-        return int(self.down_projection(0).shape[0])
+        projection = getattr(getattr(self._mlp(0), "out", None), "original_component", None)
+        width = getattr(projection, "in_features", None) or getattr(projection, "nx", None)
+        return int(width or self.down_projection(0).shape[0])  # without reading weights, which may wait on disk
 
     @property
     def n_ctx(self) -> int:
@@ -177,15 +187,19 @@ class Layout:
                 quantised or not resident.
         """
         mlp = self._mlp(layer)
-        if not hasattr(mlp, "out") or not hasattr(mlp, "W_out"):
+        if not hasattr(mlp, "out") or not hasattr(type(mlp), "W_out"):
             raise MechinterpError(
                 f"layer {layer} of this {self.architecture} has no single MLP down-projection (mixture of experts?); "
                 "it can be traced, not edited"
             )
-        weight: Tensor = mlp.W_out
-        if not weight.is_floating_point() or weight.is_meta:
+        try:
+            weight: Tensor | None = mlp.W_out
+        except (NotImplementedError, RuntimeError):  # TransformerLens' own refusal of weights that it cannot show
+            weight = None
+        if weight is None or not weight.is_floating_point() or weight.is_meta:
             raise MechinterpError(
-                f"the MLP weights of layer {layer} are quantised or offloaded; load the model unquantised and resident"
+                f"the MLP weights of layer {layer} of this {self.architecture} are quantised or offloaded: it can be "
+                "traced, not edited; load the model unquantised and wholly resident to edit it"
             )
         return weight
 
@@ -195,20 +209,41 @@ class Layout:
         return bias
 
 
+def _with_dtype(hf_model: Any) -> Any:
+    """The configuration with a dtype that is one: `save_pretrained` leaves its name there, which some models refuse."""
+    config = copy.deepcopy(hf_model.config)
+    config.dtype = hf_model.dtype
+    return config
+
+
 def clean_state_dict(hf_model: torch.nn.Module) -> dict[str, Tensor]:
     """The weights of a bridged Hugging Face model under their original names, live (not copied).
 
     The bridge wraps submodules in place, which renames and duplicates entries; a plain `save_pretrained` of the
     wrapped model fails for that reason.  Pass this as its `state_dict`.
+
+    Raises:
+        MechinterpError: some weights are offloaded.
     """
-    flat: dict[str, Tensor] = {}
-    for name, tensor in hf_model.state_dict().items():
-        flat.setdefault(name.replace("._original_component", ""), tensor)
+    state = hf_model.state_dict()
+    if is_offloaded(hf_model):
+        raise MechinterpError(
+            f"this {type(hf_model).__name__} cannot be written out while some of its weights are offloaded; load it "
+            "without a device_map that names cpu or disk"
+        )
+    return {name: state[raw] for name, raw in original_names(hf_model).items()}
+
+
+def original_names(hf_model: torch.nn.Module) -> dict[str, str]:
+    """Name of each weight in the plain model -> its name in the state dict of the bridged one."""
+    flat: dict[str, str] = {}
+    for raw in hf_model.state_dict():
+        flat.setdefault(raw.replace("._original_component", ""), raw)
     verbosity = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()  # building the plain model on the meta device is nobody's news
     try:
         with torch.device("meta"):
-            plain = type(hf_model)(hf_model.config)
+            plain = type(hf_model)(_with_dtype(hf_model))
     finally:
         hf_logging.set_verbosity(verbosity)
     return {name: flat[name] for name in plain.state_dict()}

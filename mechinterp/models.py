@@ -6,7 +6,6 @@ the very matrices that are edited.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +19,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import atlas, spans
-from .checkpoints import first_line, locate, read_checkpoint
+from .bridging import bridge_of, check_finite
+from .checkpoints import locate, read_checkpoint
 from .errors import MechinterpError, UsageError
-from .layout import Layout, clean_state_dict
+from .footprint import check_fits
+from .layout import Layout, original_names
+from .placement import device_of, fetched
 from .preflight import preflight
 from .prompts import Prompt
 
@@ -71,7 +73,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.bridge.original_model.parameters()).device
+        return device_of(self.bridge.original_model)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,7 +88,10 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one."""
         digest = hashlib.sha256(self.architecture.encode())
-        for name, tensor in clean_state_dict(self.bridge.original_model).items():
+        hf_model = self.bridge.original_model
+        state = hf_model.state_dict()
+        for name, raw in original_names(hf_model).items():
+            tensor = fetched(hf_model, raw, state[raw])
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -139,6 +144,8 @@ def load(
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
     name: str | None = None,
 ) -> Model:
     """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
@@ -147,59 +154,46 @@ def load(
         source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
             Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.
         tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
-        device: where to put the model ("cpu", "cuda"); a model handed over stays where it is.
+        device: where to put the model ("cpu", "cuda", "mps"); a model handed over stays where it is.
         dtype: e.g. `torch.float64`; default: float32 for the bundled models, the checkpoint's own for others.
+        device_map: for a model that does not fit on one device: "auto", or module name -> device, "cpu" or "disk"
+            (accelerate's own).  Layers that wait in memory or on disk are traced like others and cannot be edited.
+        offload_folder: where layers on "disk" are kept.
         name: how the model is called in tables; default: the name or folder it came from.
 
     Raises:
         UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
-            for a TransformerBridge.
-        MechinterpError: NaN or infinite weights, a compatibility-mode bridge, an architecture that fails the preflight.
+            for a TransformerBridge; a device_map beside a device, or for a model in memory.
+        MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
+            architecture that TransformerLens does not bridge or that fails the preflight.
     """
     if isinstance(source, TransformerBridge):
         if dtype is not None or device is not None:
             raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
         return _from_bridge(source, tokenizer, name)
     hf_model: Any
+    if device_map is not None and (device is not None or isinstance(source, PreTrainedModel)):
+        raise UsageError(
+            "a device_map says where the layers of a model that is read go; give it without device, and with a folder "
+            "or hub name"
+        )
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
         folder, called = locate(str(source)), name or Path(str(source)).name
-        hf_model, found = read_checkpoint(folder, dtype, bundled=str(source) in atlas.names())
+        check_fits(folder, called, device, dtype, spread=device_map is not None)
+        hf_model, found = read_checkpoint(
+            folder, dtype, bundled=str(source) in atlas.names(), device_map=device_map, offload_folder=offload_folder
+        )
         tokenizer = tokenizer or found
-    if dtype is not None:
+    if dtype is not None and hf_model.dtype != dtype:
         hf_model = hf_model.to(dtype)
     if device is not None:
         hf_model = hf_model.to(device)
     bundled = isinstance(source, str) and source in atlas.names()
-    return _finish(_boot(hf_model, tokenizer, called), tokenizer, called, bundled=bundled)
-
-
-def _boot(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
-    """Wrap a Hugging Face model without touching the hub.
-
-    TransformerLens reloads any tokenizer whose `init_kwargs` do not say `add_bos_token`; it gets a copy that does, and
-    we tokenise with the original.
-    """
-    hf_model.eval()
-    hf_model.config.architectures = [type(hf_model).__name__]
-    theirs = copy.deepcopy(tokenizer)
-    theirs.init_kwargs.update(name_or_path=tokenizer.name_or_path or name, add_bos_token=True)
-    parameter = next(hf_model.parameters())
-    try:
-        return TransformerBridge.boot_transformers(
-            f"mechinterp/{name}",
-            hf_model=hf_model,
-            tokenizer=theirs,
-            device=str(parameter.device),
-            dtype=parameter.dtype,
-        )
-    except ValueError as error:
-        raise MechinterpError(
-            f"TransformerLens has no bridge for {type(hf_model).__name__}: {first_line(error)}"
-        ) from error
+    return _finish(bridge_of(hf_model, tokenizer, called), tokenizer, called, bundled=bundled)
 
 
 def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None, name: str | None) -> Model:
@@ -213,16 +207,12 @@ def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase |
         raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
     config: Any = bridge.original_model.config
     called = name or str(config.name_or_path) or type(bridge.original_model).__name__
+    check_finite(bridge.original_model, called)
     return _finish(bridge, tokenizer, called)
 
 
 def _finish(
     bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, *, bundled: bool = False
 ) -> Model:
-    for parameter_name, tensor in clean_state_dict(bridge.original_model).items():
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise MechinterpError(
-                f"the weights {parameter_name!r} of {name} hold NaN or infinite values; load sound ones"
-            )
     layout = Layout(bridge, preflight(bridge, name))
     return Model(bridge, tokenizer, layout, name, bundled)

@@ -47,20 +47,33 @@ KINDS = ("gpt2", "llama", "neox", "gemma2", "opt")
 """Learned positions; rotary with grouped queries and a gated MLP; parallel blocks; norms after each part; ReLU."""
 
 OTHERS = (
-    "qwen2", "qwen3", "mistral", "phi", "phi3", "gptj", "bloom", "gpt_neo", "gemma", "gemma3", "falcon", "olmo2",
-    "stablelm", "mixtral",
+    "llama_mha", "qwen2", "qwen3", "mistral", "phi", "phi3", "gptj", "bloom", "gpt_neo", "gemma", "gemma3", "falcon",
+    "olmo2", "stablelm", "mixtral",
 )  # fmt: skip
+
+MORE = (
+    "neox_sequential", "falcon_alibi", "gpt_bigcode", "codegen", "mpt", "xglm", "starcoder2", "olmo", "olmo3",
+    "granite", "cohere2", "glm4", "nemotron", "smollm3", "exaone4", "seed_oss", "ministral3", "apertus", "nanochat",
+    "qwen3_moe", "gpt_oss", "deepseek2",
+)  # fmt: skip
+"""What else TransformerLens bridges and transformers makes from a configuration."""
 
 
 def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
     """What Hugging Face calls a kind of model, and what its configuration needs besides the shared names."""
-    heads, mlp = {"head_dim": size.hidden_size // size.num_attention_heads}, size.intermediate_size
+    width, mlp = size.hidden_size // size.num_attention_heads, size.intermediate_size
+    heads, inner, length = {"head_dim": width}, {"n_inner": mlp}, size.max_position_embeddings
     grouped, sliding = {"num_key_value_heads": 2}, {"sliding_window": size.window}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
     local = {"attention_types": [[["global"], 1], [["local"], size.num_hidden_layers - 1]], "window_size": size.window}
+    latent = {"q_lora_rank": None, "kv_lora_rank": 8, "first_k_dense_replace": size.num_hidden_layers}
+    latent |= dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), width)
     return {
-        "gpt2": ("gpt2", {"n_inner": mlp}),
+        "gpt2": ("gpt2", inner),
         "llama": ("llama", grouped),
-        "neox": ("gpt_neox", {}),
+        "llama_mha": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+        "neox": ("gpt_neox", {"rotary_pct": 0.5}),
+        "neox_sequential": ("gpt_neox", {"rotary_pct": 0.5, "use_parallel_residual": False}),
         "gemma2": ("gemma2", grouped | heads | sliding),
         "opt": ("opt", {"ffn_dim": mlp, "word_embed_proj_dim": size.hidden_size, "pad_token_id": 1}),
         "qwen2": ("qwen2", grouped),
@@ -68,15 +81,36 @@ def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
         "mistral": ("mistral", grouped | sliding),
         "phi": ("phi", {}),
         "phi3": ("phi3", grouped),
-        "gptj": ("gptj", {"n_inner": mlp, "rotary_dim": 4}),
+        "gptj": ("gptj", inner | {"rotary_dim": width}),
         "bloom": ("bloom", {}),
         "gpt_neo": ("gpt_neo", local),
         "gemma": ("gemma", grouped | heads),
         "gemma3": ("gemma3_text", grouped | heads | sliding | {"sliding_window_pattern": 2}),
         "falcon": ("falcon", {"ffn_hidden_size": mlp}),
+        "falcon_alibi": ("falcon", {"ffn_hidden_size": mlp, "alibi": True, "parallel_attn": False, "bias": True}),
         "olmo2": ("olmo2", grouped),
-        "stablelm": ("stablelm", grouped),
-        "mixtral": ("mixtral", grouped | {"num_local_experts": 2, "num_experts_per_tok": 1}),
+        "stablelm": ("stablelm", grouped | {"partial_rotary_factor": 0.5}),
+        "mixtral": ("mixtral", grouped | experts),
+        "gpt_bigcode": ("gpt_bigcode", inner),
+        "codegen": ("codegen", inner | {"rotary_dim": width, "n_ctx": length}),
+        "mpt": ("mpt", {"max_seq_len": length}),
+        "xglm": ("xglm", {"ffn_dim": mlp}),
+        "starcoder2": ("starcoder2", grouped),
+        "olmo": ("olmo", {}),
+        "olmo3": ("olmo3", grouped | sliding),
+        "granite": ("granite", grouped | {"residual_multiplier": 0.5, "logits_scaling": 2.0}),
+        "cohere2": ("cohere2", grouped | heads | sliding | {"logit_scale": 1.0}),
+        "glm4": ("glm4", grouped | heads),
+        "nemotron": ("nemotron", grouped),
+        "smollm3": ("smollm3", grouped),
+        "exaone4": ("exaone4", grouped | sliding),
+        "seed_oss": ("seed_oss", grouped | heads),
+        "ministral3": ("ministral3", grouped | heads),
+        "apertus": ("apertus", grouped),
+        "nanochat": ("nanochat", {}),
+        "qwen3_moe": ("qwen3_moe", grouped | heads | experts | {"moe_intermediate_size": mlp}),
+        "gpt_oss": ("gpt_oss", grouped | heads | sliding | experts),
+        "deepseek2": ("deepseek_v2", latent),
     }[kind]
 
 
