@@ -13,6 +13,7 @@ from .contexts import START_WORDS
 from .edit import Edit
 from .editor import Asked, Editor, Moments, moments_of, past_keys
 from .memit import memit_values
+from .moments import SecondMoment
 from .null_space import RULES, NullSpace
 from .past import PastKeys
 from .remember import remember_keys
@@ -27,6 +28,8 @@ class AlphaEditHparams(BatchHparams):
     """As `BatchHparams`; `weight` is α, the cost of a change within the null space, and
 
     Args:
+        weight_rule: "absolute": α as it is; "relative": in units of the keys' mean square norm, tr C, the same on every
+            scale.
         threshold: what eigenvalues of C count as small (see `NullSpace.of`).
         threshold_rule: "share" or "absolute".
     """
@@ -34,13 +37,14 @@ class AlphaEditHparams(BatchHparams):
     method: ClassVar[str] = "AlphaEdit"
 
     clamp: float | None = 1.5
-    weight: float = 10.0
-    threshold: float = 0.02
+    weight: float = 0.1
+    weight_rule: str = "relative"
+    threshold: float = 0.05
     threshold_rule: str = "share"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._one_of(threshold_rule=RULES)
+        self._one_of(threshold_rule=RULES, weight_rule=("absolute", "relative"))
         self._above_zero("threshold")
 
 
@@ -55,6 +59,7 @@ _CODE = AlphaEditHparams(
     kl_position="subject",
     clamp=0.75,
     weight=10.0,
+    weight_rule="absolute",
     threshold=2e-2,
     threshold_rule="absolute",
     context_lengths=((5, 10),),
@@ -67,8 +72,8 @@ ALPHAEDIT_PRESETS: dict[str, AlphaEditHparams] = {
     "code": _CODE,
     "code-gpt2-xl": replace(_CODE, steps=19),
 }
-"""`code`: the published figures for GPT-J; `code-gpt2-xl`: for GPT-2 XL.  The published threshold is absolute and
-does not carry to models of another scale (AlphaEdit #2), hence `default`'s share."""
+"""`code`: the published figures for GPT-J; `code-gpt2-xl`: for GPT-2 XL.  The published threshold and α
+are absolute and do not carry to models of another scale (AlphaEdit #2), hence `default`'s shares of the trace."""
 
 
 def alphaedit(
@@ -115,10 +120,15 @@ def alphaedit(
         moment.check(model, layer, force=force)
     spaces = {layer: NullSpace.of(moment, chosen.threshold, chosen.threshold_rule) for layer, moment in known.items()}
     return written(
-        job, lambda layer: Cost(spaces[layer], chosen.weight, before.of(layer)),
+        job,
+        lambda layer: Cost(spaces[layer], chosen.weight * _unit(known[layer], chosen), before.of(layer)),
         values=values, moments=known, seed=None if contexts is not None else seed, allow_conflicts=allow_conflicts,
         allow_disabling=allow_disabling, force=force, progress=progress,
     )  # fmt: skip
+
+
+def _unit(moment: SecondMoment, hparams: AlphaEditHparams) -> float:
+    return float(moment.matrix.trace()) if hparams.weight_rule == "relative" else 1.0
 
 
 ALPHAEDIT = Editor(

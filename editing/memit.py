@@ -116,7 +116,7 @@ def memit_values(
     requests: Sequence[EditRequest],
     layers: Sequence[int] | None,
     *,
-    hparams: MemitHparams,
+    hparams: BatchHparams,
     contexts: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = False,

@@ -21,7 +21,7 @@ _ROWS = 256
 
 def read_at_subjects(
     model: Model, requests: Sequence[EditRequest], contexts: Sequence[str], hooks: Sequence[str]
-) -> dict[str, Float[Tensor, "request context width"]]:
+) -> dict[str, Float[Tensor, "request context _width"]]:
     """Activations at each subject's last token, with whatever edits are on.
 
     Args:

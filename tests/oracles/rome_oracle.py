@@ -27,11 +27,12 @@ class Weights:
 
 @dataclass
 class Run:
-    """What one sequence gave: logits [pos vocab], and key and value of the layer asked for [pos width]."""
+    """What one sequence gave: logits [pos vocab]; of the layer asked for key and value, and the residual after it."""
 
     logits: Tensor
     keys: Tensor
     values: Tensor
+    residual: Tensor
 
 
 def gpt2(w: Weights, ids: list[int], layer: int, position: int = 0, delta: Tensor | None = None) -> Run:
@@ -40,7 +41,7 @@ def gpt2(w: Weights, ids: list[int], layer: int, position: int = 0, delta: Tenso
     x = w["wte.weight"][ids] + w["wpe.weight"][:length]
     mask = torch.full((length, length), -math.inf, dtype=x.dtype).triu(1)
     width = x.shape[1]
-    found: tuple[Tensor, Tensor] | None = None
+    found: tuple[Tensor, Tensor, Tensor] | None = None
     for n in range(w.layers):
         h = F.layer_norm(x, (width,), w[f"h.{n}.ln_1.weight"], w[f"h.{n}.ln_1.bias"])
         qkv = h @ w[f"h.{n}.attn.c_attn.weight"] + w[f"h.{n}.attn.c_attn.bias"]
@@ -55,7 +56,7 @@ def gpt2(w: Weights, ids: list[int], layer: int, position: int = 0, delta: Tenso
         if n == layer:
             if delta is not None:
                 value = torch.cat([value[:position], (value[position] + delta)[None], value[position + 1 :]])
-            found = key, value
+            found = key, value, x + value
         x = x + value
     assert found is not None
     x = F.layer_norm(x, (width,), w["ln_f.weight"], w["ln_f.bias"])
