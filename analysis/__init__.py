@@ -26,6 +26,8 @@ from .intervals import bootstrap_band as bootstrap_band
 from .intervals import bootstrap_mean as bootstrap_mean
 from .intervals import bootstrap_of_means as bootstrap_of_means
 from .intervals import bootstrap_share as bootstrap_share
+from .leaderboard import leaderboard as leaderboard
+from .leaderboard_result import Leaderboard as Leaderboard
 from .metric_table import COUNTERFACT as COUNTERFACT
 from .metric_table import METRICS as METRICS
 from .metric_table import YAO_METRICS as YAO_METRICS
@@ -34,6 +36,7 @@ from .metric_table import metric_table as metric_table
 from .plot_aie import plot_aie as plot_aie
 from .plot_diff import plot_diff as plot_diff
 from .plot_edits import plot_edit_by_layer as plot_edit_by_layer
+from .plot_leaderboard import plot_leaderboard as plot_leaderboard
 from .plot_prompt import plot_prompt as plot_prompt
 from .plot_retention import plot_retention as plot_retention
 from .portability import Portability as Portability

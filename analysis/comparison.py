@@ -121,8 +121,10 @@ def _difference(
         constant = np.array([len(np.unique(d[m])) == 1 for d, m in zip((here - there).T, both.T, strict=True)])
         step = np.where(constant, reach, 0.0)
         whole_a, whole_b = (_means(values, both, one)[0] for values in (here, there))
-        low = min(low, float(_statistic(whole_a) - _statistic(np.minimum(1, whole_b + step))))
-        high = max(high, float(_statistic(np.minimum(1, whole_a + step)) - _statistic(whole_b)))
+        up_a, up_b = (_statistic(np.minimum(1, whole + step)) for whole in (whole_a, whole_b))
+        down_a, down_b = (_statistic(np.maximum(0, whole - step)) for whole in (whole_a, whole_b))
+        low = min(low, float(mean_a - up_b), float(down_a - mean_b))
+        high = max(high, float(up_a - mean_b), float(mean_a - down_b))
     n = int(both.all(axis=1).sum())
     if min(n, groups) < MIN_UNITS:
         low = high = float("nan")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter
 
 from .plot_edits import COLOURS, DASHES
-from .retention import Retention
+from .retention import ENDS, Retention
 from .style import footnote, new_figure, provenance, sequential
 
 NAMES = {
@@ -45,7 +45,9 @@ def plot_retention(
     _matrix(axes[1], matrix.to_numpy(float), list(matrix.index), list(matrix.columns), metric)
     if panels > 2:
         axes[2].plot(found.perplexity["edits"], found.perplexity["perplexity"], color="#000000", marker="o", ms=3)
-        axes[2].set_yscale("log")
+        values = found.perplexity["perplexity"]
+        if values.max() > 10 * values.min():
+            axes[2].set_yscale("log")
         axes[2].set_title("perplexity of held texts", fontsize=10)
         axes[2].set_xlabel("facts edited", fontsize=9)
         axes[2].spines[["top", "right"]].set_visible(False)
@@ -72,7 +74,11 @@ def _curve(axes: Axes, found: Retention, level: float) -> None:
         if metric in before.index:
             axes.axhline(float(before[metric]), color=colour, lw=0.8, ls=":")
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(left=0)
+    oldest = max(1, int(found.records["later"].max()))
+    ages = [end for end in (0, 1, *ENDS[1:]) if end <= oldest]
+    axes.set_xticks(ages, [str(age) for age in ages])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(0, oldest)
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("facts edited since", fontsize=9)

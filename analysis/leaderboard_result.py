@@ -1,0 +1,118 @@
+"""What a leaderboard found: every metric of every editor with its interval, what the edits cost, and what is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..errors import UsageError
+from .comparison import compare
+from .edit_metrics import AFTER, BEFORE, summarise
+from .evaluation import Evaluation
+from .metric_table import METRICS, SHARE
+from .retention import Retention
+
+CELL = ["editor", "edits", "size"]
+"""What a row of the table is told by."""
+
+NO_EDIT = "no edit"
+
+SHOWN = (
+    "S", "ES", "PS", "NS", "same_subject_kept", "zsre_score", "reliability", "generalization", "locality", "GE", "RS",
+    "perplexity",
+)  # fmt: skip
+"""Metrics of a short table, where they were measured."""
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Editors tried on the same facts.
+
+    Args:
+        records: one row per editor, edits ("single", "batch", "sequential"), size, record, stage and metric; `group` is
+            the number of the edit (or sequence) a record shares with others.
+        costs: one row per editor, edits and size: facts, failed, seconds_per_edit (a fact; judging not counted),
+            peak_memory_mb, memory_is.
+        retention: editor -> retention of its longest sequence.
+        notes: what was left out, and why.
+    """
+
+    records: pd.DataFrame
+    costs: pd.DataFrame
+    retention: Mapping[str, Retention]
+    notes: tuple[str, ...] = ()
+
+    def summary(
+        self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0, cluster: str = "record"
+    ) -> pd.DataFrame:
+        """Every metric of every editor, before and after, with its interval over records (see `summarise`).
+
+        Facts of one batch or sequence share their fate; the interval is over facts like these in edits like these.
+        """
+        return summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
+
+    def evaluation(self, editor: str, edits: str, size: int) -> Evaluation:
+        """The records of one row of the table.
+
+        Raises:
+            UsageError: it is not there.
+        """
+        same = (self.records["editor"] == editor) & (self.records["edits"] == edits) & (self.records["size"] == size)
+        if not same.any():
+            raise UsageError(f"{editor} with {edits} edits of {size} is not in this leaderboard")
+        records = self.records[same].drop(columns=[*CELL, "group"]).reset_index(drop=True)
+        return Evaluation(records, pd.DataFrame(), pd.DataFrame())
+
+    def compare(
+        self, a: str, b: str, edits: str = "single", size: int = 1, metrics: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Two of the editors, record by record (see `compare`).
+
+        Raises:
+            UsageError: one of them is not there.
+        """
+        return compare(self.evaluation(a, edits, size), self.evaluation(b, edits, size), metrics)
+
+    def rows(
+        self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None
+    ) -> tuple[list[str], list[list[str]]]:
+        """The table in words: headings, and a row per editor, the unedited model first; shares in per cent.
+
+        Args:
+            metrics: which; default: those of `SHOWN` that were measured.
+            summary: `summary()`, where it is there already.
+        """
+        found = self.summary() if summary is None else summary
+        there = set(found["metric"])
+        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        headings = ["editor", "edits", "size", *chosen, "s per edit", "peak MB", "failed"]
+        rows: list[list[str]] = []
+        for cell, part in found.groupby(CELL, sort=False):
+            before, after = (part[part["stage"] == stage].set_index("metric") for stage in (BEFORE, AFTER))
+            if not rows:
+                rows.append([NO_EDIT, "", "", *(_words(before, metric) for metric in chosen), "", "", ""])
+            cost = self.costs.set_index(CELL).loc[cell]
+            editor, edits, size = map(str, cell)
+            rows.append(
+                [editor, edits, size, *(_words(after, metric) for metric in chosen), f"{cost['seconds_per_edit']:.3g}",
+                 "" if pd.isna(cost["peak_memory_mb"]) else f"{cost['peak_memory_mb']:.0f}", str(cost["failed"])]
+            )  # fmt: skip
+        return headings, rows
+
+    def markdown(self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None) -> str:
+        """The table as Markdown, with the notes below it."""
+        headings, rows = self.rows(metrics, summary)
+        lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *rows]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return table + "\n" + "".join(f"\n- {note}" for note in self.notes) + ("\n" if self.notes else "")
+
+
+def _words(summary: pd.DataFrame, metric: str) -> str:
+    """Estimate and interval; per cent, where it is a share."""
+    if metric not in summary.index:
+        return ""
+    row, scale = summary.loc[metric], 100 if METRICS[metric].unit == SHARE else 1
+    estimate, low, high = (scale * float(row[name]) for name in ("estimate", "low", "high"))
+    return f"{estimate:.1f}" + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")

@@ -1,0 +1,331 @@
+"""Editors side by side: every row of the table is what editing, asking and undoing by hand gives."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.text import Text
+from support.running_text import running_text
+from support.zoo import sentence_model
+
+from mechinterp import Fact, Model, Prompt, Question
+from mechinterp.analysis import Failed, Leaderboard, evaluate_edits, leaderboard, plot_leaderboard
+from mechinterp.analysis.peak_memory import GPU, UNKNOWN, peak_memory
+from mechinterp.analysis.trials import looks
+from mechinterp.editing import Edit, EditRequest, Factors, Provenance, RomeHparams, SecondMoment
+from mechinterp.editing.editor import Editor
+from mechinterp.editing.editors import EDITORS
+from mechinterp.editing.value_hparams import Hparams
+from mechinterp.errors import MechinterpError, UsageError
+
+
+@dataclass(frozen=True)
+class Size(Hparams):
+    size: float = 0.2
+
+
+def _make(model: Model, requests: Sequence[EditRequest], layers: Sequence[int] | None = None, *, hparams: Size,
+          **options: Any) -> Edit:  # fmt: skip
+    """An edit that depends on what is asked, and cannot be made for the Needle."""
+    if any("Needle" in request.subject for request in requests):
+        raise MechinterpError("the Needle cannot be moved")
+    generator = torch.Generator().manual_seed(sum(map(ord, "".join(request.subject for request in requests))))
+    u, v = (hparams.size * torch.randn(len(requests), width, generator=generator)
+            for width in (model.d_mlp, model.d_model))  # fmt: skip
+    return Edit.of({1: Factors(u, v)}, Provenance("fake", fingerprint(model), model.name, tuple(requests)))
+
+
+@cache
+def fingerprint(model: Model) -> str:
+    return model.fingerprint()
+
+
+def _editor(name: str, size: float, *, batch: bool) -> Editor:
+    return Editor(name, _make, Size, {"default": Size(size)}, "nobody", batch=batch)
+
+
+FAKES = {"small": _editor("small", 0.1, batch=True), "large": _editor("large", 0.4, batch=False)}
+HELD = ["The river was high after the rain."]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fakes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, editor in FAKES.items():
+            patch.setitem(EDITORS, name, editor)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return sentence_model()
+
+
+@pytest.fixture(scope="module")
+def facts() -> list[Fact]:
+    cities = ("Paris", "Warsaw", "Seattle")
+    names = ("Marie Curie", "Ada Lovelace", "The writer", "The owner", "The Space Needle")
+    return [
+        Fact(
+            Prompt("{} was born in", name, cities[i % 3], id=name, relation="born_in"),
+            target_new=cities[(i + 1) % 3],
+            paraphrases=(Question(f"The people spoke about {name} in"),),
+            neighbourhood=(Question("The capital of Poland is", "Warsaw"), Question("The river was in")),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def values(board: Leaderboard, editor: str, edits: str, size: int) -> pd.Series:
+    records = board.evaluation(editor, edits, size).records
+    return records.set_index(["record", "stage", "metric"])["value"].sort_index()
+
+
+def by_hand(model: Model, edits: Any, facts: Sequence[Fact], **options: Any) -> pd.Series:
+    records = evaluate_edits(model, edits, facts, progress=False, **options).records
+    return records.set_index(["record", "stage", "metric"])["value"].sort_index()
+
+
+@pytest.fixture(scope="module")
+def board(model: Model, facts: list[Fact], fakes: None) -> Leaderboard:
+    """In every way of editing."""
+    return leaderboard(
+        model, facts, ["small", "large"], edits=["single", "batch", "sequential"], sizes=[2, 4], held_texts=HELD,
+        metrics=["ES", "ES_acc", "PS", "NS", "S", "perplexity"], progress=False,
+    )  # fmt: skip
+
+
+def test_single_edits_are_those_made_one_by_one(model: Model, facts: list[Fact]) -> None:
+    board = leaderboard(model, facts, ["small", "large"], progress=False)
+    for name, editor in FAKES.items():
+        edits = [editor(model, [fact]) for fact in facts[:4]] + [Failed("the Needle cannot be moved")]
+        expected = by_hand(model, edits, facts)
+        assert np.allclose(values(board, name, "single", 1), expected, atol=1e-5)
+        assert values(board, name, "single", 1).index.equals(expected.index)
+    assert board.evaluation("large", "single", 1).failures == {"The Space Needle": "the Needle cannot be moved"}
+    costs = board.costs.set_index("editor")
+    assert costs["failed"].tolist() == [1, 1]
+    assert costs["facts"].tolist() == [5, 5]
+    assert (costs["seconds_per_edit"] > 0).all()
+    assert (costs["peak_memory_mb"] > 1).all()
+    assert sorted(board.records["group"].unique()) == [0, 1, 2, 3, 4]
+
+
+def test_batches_are_one_edit_of_their_facts(model: Model, facts: list[Fact]) -> None:
+    board = leaderboard(model, facts, ["small", "large"], edits="batch", sizes=(1, 2), progress=False)
+    edits = [FAKES["small"](model, facts[start : start + 2]) for start in (0, 2)]
+    expected = pd.concat(
+        [by_hand(model, edit, facts[start : start + 2]) for edit, start in zip(edits, (0, 2), strict=True)]
+    )
+    assert np.allclose(values(board, "small", "batch", 2), expected.sort_index(), atol=1e-5)
+    singles = leaderboard(model, facts, ["small", "large"], progress=False)
+    for name in FAKES:
+        pd.testing.assert_series_equal(values(board, name, "batch", 1), values(singles, name, "single", 1))
+    assert list(map(tuple, board.costs[["editor", "size", "facts"]].to_numpy())) == [
+        ("small", 1, 5), ("small", 2, 4), ("large", 1, 5)
+    ]  # fmt: skip
+    assert board.notes == (
+        "small, batch edits of 2: 1 of 5 facts are in no group",
+        "large is absent from batches of 2: it writes one fact at a time",
+    )
+    whole = leaderboard(model, facts, ["small"], edits="batch", sizes=[5], progress=False)
+    before, after = (values(whole, "small", "batch", 5).xs(stage, level="stage") for stage in ("before", "after"))
+    assert (after.loc[before.index] == before).all()  # the Needle spoils the batch
+    assert whole.costs["failed"].tolist() == [5]
+    one = leaderboard(model, facts, ["small"], edits="batch", sizes=[2], groups=1, progress=False)
+    assert set(one.records["record"]) == {facts[0].id, facts[1].id}
+
+
+def test_a_sequence_is_judged_after_its_last_edit(model: Model, facts: list[Fact]) -> None:
+    board = leaderboard(model, facts, ["large"], edits="sequential", sizes=(3, 5), progress=False,
+                        metrics=["ES", "ES_acc", "PS", "NS", "perplexity"], held_texts=HELD)  # fmt: skip
+    joined = FAKES["large"](model, [facts[0]])
+    for fact in facts[1:4]:
+        joined = joined | FAKES["large"](model, [fact])
+    expected = by_hand(model, joined, facts, metrics=["ES", "ES_acc", "PS", "NS", "perplexity"], held_texts=HELD)
+    assert np.allclose(values(board, "large", "sequential", 5), expected, atol=1e-4)
+    assert board.evaluation("large", "sequential", 5).failures == {"The Space Needle": "the Needle cannot be moved"}
+    assert set(board.evaluation("large", "sequential", 3).records["record"]) == {fact.id for fact in facts[:3]}
+    looked = board.retention["large"]
+    assert sorted(looked.records["step"].unique()) == [1, 2, 3, 4, 5]
+    last = looked.records[looked.records["step"] == 5].set_index(["record", "metric"])["value"]
+    after = expected.xs("after", level="stage").drop("perplexity", level="metric")
+    assert np.allclose(last.loc[after.index], after, atol=1e-4)
+    assert looked.perplexity["edits"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_steps_of_several_facts(model: Model, facts: list[Fact]) -> None:
+    board = leaderboard(model, facts[:4], ["small", "large"], edits="sequential", sizes=[4], per_step=2, progress=False)
+    joined = FAKES["small"](model, facts[:2]) | FAKES["small"](model, facts[2:4])
+    assert np.allclose(values(board, "small", "sequential", 4), by_hand(model, joined, facts[:4]), atol=1e-4)
+    assert board.retention["small"].records.groupby("step")["record"].nunique().tolist() == [2, 4]
+    assert board.notes == ("large is absent from sequences: it writes one fact at a time, not 2",)
+
+
+def test_a_sequence_of_failures_is_the_unedited_model(model: Model, facts: list[Fact]) -> None:
+    needles = [replace(fact, prompt=replace(fact.prompt, subject=f"The Needle {i}", id=str(i)))
+               for i, fact in enumerate(facts[:2])]  # fmt: skip
+    board = leaderboard(model, needles, ["large"], edits="sequential", sizes=[2], progress=False)
+    found = values(board, "large", "sequential", 2)
+    before, after = (found.xs(stage, level="stage") for stage in ("before", "after"))
+    assert (after.loc[before.index] == before).all()
+    assert board.costs["failed"].tolist() == [2]
+    assert board.evaluation("large", "sequential", 2).failures.keys() == {"0", "1"}
+
+
+def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("mechinterp.analysis.leaderboard")  # the function has its name
+    try_editor = module.try_editor
+    monkeypatch.setattr("mechinterp.analysis.trial_plans.SINGLES_AT_ONCE", 2)
+    options: dict[str, Any] = {"edits": ["single", "sequential"], "sizes": [2], "groups": 1, "progress": False,
+                               "held_texts": HELD, "metrics": ["ES", "NS"]}  # fmt: skip
+    facts = facts[:4]
+    whole = leaderboard(model, facts, ["small", "large"], **options)
+    tried = []
+
+    def until_the_third(*args: Any, **kwargs: Any) -> Any:
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        tried.append(args[1].name)
+        return try_editor(*args, **kwargs)
+
+    monkeypatch.setattr(module, "try_editor", until_the_third)
+    with pytest.raises(MechinterpError, match=r"interrupted: 2 of 6 trials are kept in .*; start the same run again"):
+        leaderboard(model, facts, ["small", "large"], out=tmp_path, **options)
+    with pytest.raises(MechinterpError, match="interrupted: nothing is kept without a folder"):
+        leaderboard(model, facts, ["small", "large"], **options)
+    again: list[str] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        again.append(args[1].name)
+        return try_editor(*args, **kwargs)
+
+    monkeypatch.setattr(module, "try_editor", counted)
+    first = leaderboard(model, facts, ["small"], out=tmp_path, **options)  # fewer editors: a part of the same
+    assert again == ["small"]
+    resumed = leaderboard(model, facts, ["small", "large"], out=tmp_path, **options)
+    assert again == ["small", "large", "large", "large"]
+    pd.testing.assert_frame_equal(resumed.records, whole.records)
+    assert resumed.notes == whole.notes
+    assert set(first.records["editor"]) == {"small"}
+    for frame in ("records", "before", "perplexity"):
+        pd.testing.assert_frame_equal(
+            getattr(resumed.retention["small"], frame), getattr(whole.retention["small"], frame)
+        )
+    with pytest.raises(UsageError, match="belongs to another experiment .it differs in facts"):
+        leaderboard(model, facts[:3], ["small"], out=tmp_path, **options)
+    leaderboard(model, facts, ["small"], out=tmp_path, hparams={"small": Size(0.3)}, **options)
+    assert len(again) == 4 + 3  # other hyper-parameters are other trials
+
+
+def test_the_table_in_words(board: Leaderboard) -> None:
+    headings, rows = board.rows()
+    assert headings == [
+        "editor", "edits", "size", "S", "ES", "PS", "NS", "perplexity", "s per edit", "peak MB", "failed"
+    ]  # fmt: skip
+    assert [row[:3] for row in rows] == [
+        ["no edit", "", ""], ["small", "single", "1"], ["small", "batch", "2"], ["small", "batch", "4"],
+        ["small", "sequential", "2"], ["small", "sequential", "4"], ["large", "single", "1"],
+        ["large", "sequential", "2"], ["large", "sequential", "4"],
+    ]  # fmt: skip
+    summary = board.summary().set_index(["editor", "edits", "size", "stage", "metric"])
+    row = summary.loc[("large", "single", 1, "after", "NS")]
+    assert rows[6][6] == f"{100 * row['estimate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    assert rows[6][-1] == "1"
+    text = board.markdown(["NS"])
+    assert text.splitlines()[0] == "| editor | edits | size | NS | s per edit | peak MB | failed |"
+    assert "\n- large is absent from batches of 4: it writes one fact at a time\n" in text
+    found = board.compare("large", "small").set_index("metric")
+    assert found.loc["NS", "difference"] == pytest.approx(
+        row["estimate"] - summary.loc[("small", "single", 1, "after", "NS"), "estimate"]
+    )
+    with pytest.raises(UsageError, match="large with batch edits of 2 is not in this leaderboard"):
+        board.compare("small", "large", "batch", 2)
+
+
+def test_the_figure_shows_the_table(board: Leaderboard) -> None:
+    summary = board.summary()
+    for edits, words in ((None, "single edits of 5 facts"), ("sequential", "sequential edits of 4 facts")):
+        figure = plot_leaderboard(board, edits, summary=summary, meta={"model": "atlas"})
+        figure.savefig(io.BytesIO(), format="png", dpi=40)
+        text = "\n".join(part.get_text() for part in figure.findobj(Text))
+        for part in (words, "small", "large", "perplexity (lower is better)", "95% interval", "docs/atlas.md"):
+            assert part in text
+    cell = (summary["editor"] == "large") & (summary["edits"] == "sequential") & (summary["stage"] == "after")
+    expected = summary[cell & (summary["metric"] == "NS")].sort_values("size")["estimate"]
+    panel = next(axes for axes in figure.axes if axes.get_title() == "NS")
+    line = next(line for line in panel.get_lines() if line.get_label() == "large")
+    assert np.allclose(line.get_ydata(), expected)
+    with pytest.raises(UsageError, match="there are no unheard edits in this leaderboard; it has single, batch, seq"):
+        plot_leaderboard(board, "unheard", summary=summary)
+    with pytest.raises(UsageError, match="none of the metrics GE was measured"):
+        plot_leaderboard(board, metrics=["GE"], summary=summary)
+
+
+def test_a_real_editor_with_its_second_moment(model: Model, facts: list[Fact]) -> None:
+    moment = SecondMoment.collect(model, running_text(400), 1, progress=False)
+    hparams = {"rome": RomeHparams(steps=2, context_lengths=((1, 5),))}
+    options: dict[str, Any] = {"layers": {"rome": [1]}, "hparams": hparams, "progress": False}
+    board = leaderboard(model, facts[:2], ["rome"], moments={1: moment}, **options)
+    from mechinterp.editing.singles import edit_each
+
+    edits = edit_each(model, EDITORS["rome"], facts[:2], [1], moments=moment, hparams=hparams["rome"],
+                      allow_disabling=True, progress=False)  # fmt: skip
+    assert np.allclose(values(board, "rome", "single", 1), by_hand(model, edits, facts[:2]), atol=1e-5)
+    with pytest.raises(UsageError, match="rome needs the second moment of layer 1 of small-gpt2"):
+        leaderboard(model, facts, ["rome"], **options)
+    with pytest.raises(UsageError, match="no published layers of rome are known for small-gpt2"):
+        leaderboard(model, facts, ["rome"], moments={1: moment})
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no editors": ({"editors": []}, r"editors=\[\] is no list of editors"),
+    "unknown editor": ({"editors": ["roome"]}, "there is no editor 'roome'; the editors are rome"),
+    "unknown way": ({"edits": "batched"}, "edits='batched' is no way of editing; choose among single, batch, sequ"),
+    "too large": ({"edits": "batch", "sizes": [9]}, "9 facts are to be edited together, but only 5 were given"),
+    "no sizes": ({"edits": "batch", "sizes": []}, r"sizes=\[\] are no numbers of facts"),
+    "no groups": ({"groups": 0}, "groups=0 edits nothing"),
+    "unknown metric": ({"metrics": ["EZ"]}, "there is no metric 'EZ'"),
+    "unknown hparams": ({"hparams": {"small": RomeHparams()}}, "small takes Size, not RomeHparams"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_named(model: Model, facts: list[Fact], case: str) -> None:
+    changed, said = BAD[case]
+    options: dict[str, Any] = {"editors": ["small"], "progress": False} | changed
+    with pytest.raises(UsageError, match=said):
+        leaderboard(model, facts, **options)
+    if case == "no editors":
+        with pytest.raises(UsageError, match="there are no facts to edit"):
+            leaderboard(model, [], ["small"])
+
+
+def test_steps_that_are_looked_at() -> None:
+    assert looks(1) == [1]
+    assert looks(5) == [1, 2, 3, 4, 5]
+    many = looks(500)
+    assert (many[0], many[-1]) == (1, 500)
+    assert len(many) <= 12
+    apart = np.diff(many)
+    assert (np.diff(apart) >= 0).all()
+
+
+def test_peak_memory_sees_what_was_held_meanwhile() -> None:
+    with peak_memory(torch.device("cpu")) as small:
+        pass
+    with peak_memory(torch.device("cpu")) as large:
+        held = torch.ones(40_000_000)
+        del held
+    assert large.kind not in (GPU, UNKNOWN)
+    assert large.megabytes - small.megabytes > 100
