@@ -7,6 +7,7 @@ point.  So an edit that is on and an edit that is baked into the weights agree u
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from weakref import WeakKeyDictionary
@@ -45,10 +46,14 @@ def added(model: Model, edits: Mapping[str, Mapping[int, Factors]]) -> Iterator[
         edits: digest of an edit -> its change of each layer.
     """
     entries = list(edits.items())
+    by_layer: dict[int, list[Factors]] = defaultdict(list)
+    for _, factors in entries:
+        for layer, change in factors.items():
+            by_layer[layer].append(change)
     with ExitStack() as stack:
-        for _, factors in entries:
-            for layer, change in factors.items():
-                stack.callback(_projection(model, layer).register_forward_hook(_adder(change)).remove)
+        for layer, changes in by_layer.items():  # one hook for all: a sequence may have hundreds of edits
+            change = changes[0] if len(changes) == 1 else Factors.joined(changes).compact()
+            stack.callback(_projection(model, layer).register_forward_hook(_adder(change)).remove)
         here = _on.setdefault(model.bridge, [])
         here.extend(entries)
         try:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class Part:
     factors: Mapping[int, Factors]
     provenance: Provenance
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the change and the weights it is for: what it does, not what is known about it."""
         digest = hashlib.sha256(self.provenance.model.encode())
@@ -101,10 +102,7 @@ class Edit:
         found = [part.factors[layer] for part in self.parts if layer in part.factors]
         if not found:
             raise UsageError(f"the edit changes layer {', '.join(map(str, self.layers))}, not layer {layer}")
-        total = found[0]
-        for more in found[1:]:
-            total = total | more
-        return total
+        return Factors.joined(found)
 
     def delta(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """ΔW of one layer, dense, with keys as rows."""
@@ -151,6 +149,7 @@ class Edit:
                 sizes.
         """
         active = set(active_edits(model))
+        there = active | {part.digest for part in self.parts}
         found = "" if force else model.fingerprint()
         for part in self.parts:
             origin = part.provenance
@@ -172,7 +171,7 @@ class Edit:
                 raise UsageError(f"the edit {self._names(part)} is on already; applying it twice would double it")
             if force:
                 continue
-            missing = set(origin.on_top_of) - active - {other.digest for other in self.parts}
+            missing = set(origin.on_top_of) - there
             if missing:
                 raise UsageError(
                     f"the edit {self._names(part)} was made while other edits were on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,12 @@ class Factors:
         """A change that has no factors of its own: U = ΔWᵀ, V = I, which multiply to it exactly."""
         return Factors(delta.T.contiguous(), torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device))
 
+    @staticmethod
+    def joined(parts: Sequence[Factors]) -> Factors:
+        """Several changes of one matrix, side by side, in the precision of the first."""
+        first = parts[0]
+        return Factors(torch.cat([part.u.to(first.u) for part in parts]), torch.cat([p.v.to(first.v) for p in parts]))
+
     @property
     def rank(self) -> int:
         """Number of rank-one terms."""
@@ -64,4 +71,4 @@ class Factors:
 
     def __or__(self, other: Factors) -> Factors:
         """Both changes together."""
-        return Factors(torch.cat([self.u, other.u.to(self.u)]), torch.cat([self.v, other.v.to(self.v)]))
+        return Factors.joined([self, other])

@@ -25,6 +25,8 @@ class RomeHparams(ValueHparams):
             conditioned.
         key_ratio_band: so is one whose (k₀·u)/(k̄·u) lies outside this band: the update is then scaled by an
             accident of the contexts.
+        max_essence: so is one after which KL(edited || original) after the neutral sentence about the subject exceeds
+            this many nats; None: any.
         max_perplexity_ratio: so is one that multiplies the perplexity of given texts by more than this.
 
     Raises:
@@ -37,12 +39,13 @@ class RomeHparams(ValueHparams):
     max_disturbance: float = 1.0
     max_norm_ratio: float | None = None
     key_ratio_band: tuple[float, float] = (0.3, 3.0)
+    max_essence: float | None = 5.0
     max_perplexity_ratio: float = 1.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._one_of(variant=VARIANTS)
-        self._above_zero("max_disturbance", "max_norm_ratio", "max_perplexity_ratio")
+        self._above_zero("max_disturbance", "max_norm_ratio", "max_essence", "max_perplexity_ratio")
         low, high = self.key_ratio_band
         if not 0 <= low < high:
             raise UsageError(f"key_ratio_band is {self.key_ratio_band}; give (low, high) with 0 <= low < high")
@@ -59,6 +62,7 @@ _CODE = RomeHparams(
     kl_factor=0.0625,
     kl_position="subject",
     clamp=4.0,
+    max_essence=None,
 )
 
 PRESETS: dict[str, RomeHparams] = {

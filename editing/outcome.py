@@ -133,6 +133,12 @@ def _disabling(report: RomeReport, hparams: RomeHparams) -> str:
             f"the bare prompt's key has {report.key_ratio:.2f} times the mean key's share of the update's "
             f"direction (allowed: {low:g} to {high:g}), so the contexts do not speak of the same subject"
         )
+    drift = report.essence[0]
+    if hparams.max_essence is not None and drift.applied > hparams.max_essence:
+        return (
+            f"after {drift.text!r} the subject is another than before: KL {drift.applied:.2f} nats (limit "
+            f"{hparams.max_essence:g})"
+        )
     before, after = report.perplexity_before, report.perplexity_after
     if before is not None and after is not None and after > hparams.max_perplexity_ratio * before:
         return (

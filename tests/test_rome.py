@@ -221,6 +221,8 @@ def test_a_disabling_edit_is_refused(model: Model, moments: SecondMoment) -> Non
         attempt(max_norm_ratio=1e-6)(contexts=CONTEXTS)
     with pytest.raises(MechinterpError, match="bare prompt's key has .* pass allow_disabling=True to get it"):
         attempt(key_ratio_band=(0.999, 1.001))(contexts=CONTEXTS)
+    with pytest.raises(MechinterpError, match="after 'Marie Curie is a' the subject is another than before: KL"):
+        attempt(max_essence=1e-9)(contexts=CONTEXTS)
     edit = attempt(max_disturbance=1e-3)(**FAST)
     assert "changes the layer's output" in edit.report.disabling
     harmless = attempt(max_perplexity_ratio=1e6)(perplexity_texts=SENTENCES, **FAST).report
