@@ -4,6 +4,7 @@
 #   make test   the tests; PYTEST_ARGS="-k rome" and the like reach pytest
 #   make demo   locate and edit a fact in the bundled model, in about a minute on a laptop
 #   make lint   ruff and mypy
+#   make matrix write docs/architectures.md and mechinterp/architectures.json from what the tests find
 #   make clean  remove the environment and what was built
 #
 # On Linux, torch from PyPI brings the CUDA libraries along. For the much smaller CPU build:
@@ -17,7 +18,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo lint clean
+.PHONY: test demo lint matrix clean
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -28,6 +29,9 @@ demo: $(VENV)/ready
 lint: $(VENV)/ready-lint
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+
+matrix: $(VENV)/ready
+	MECHINTERP_WRITE_MATRIX=1 $(VENV)/bin/python -m pytest tests/test_matrix.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

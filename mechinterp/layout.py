@@ -144,6 +144,11 @@ class Layout:
 
     def read_hook(self, component: str, layer: int = 0) -> str:
         """The hook point where a component is read."""
+        if component in ("pattern", "attn_scores"):
+            raise UsageError(
+                f"attention ({component!r}) is no component: on some architectures TransformerLens throws away what is "
+                "written to it; write z, q, k, v or attn"
+            )
         if component not in _HOOKS:
             raise UsageError(f"{component!r} is no component; the components are {', '.join(COMPONENTS)}")
         self.check(component)

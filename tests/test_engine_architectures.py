@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from support.tables import assert_same, spreads
-from support.zoo import KINDS, OTHERS, small_model
+from support.zoo import FAMILIES, KINDS, NOT_LOADED, small_model
 
 import mechinterp as mi
 from mechinterp.models import Model
@@ -15,9 +15,9 @@ from mechinterp.models import Model
 # Thousands of short calls: checking the types of each would take ten times as long as the calls.
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
-PLAIN_ONLY = ("bloom",)
+PLAIN_ONLY = ("bloom", "gpt_bigcode", "xglm")
 """Their layers share what is made for a batch of fixed size, so no row can join."""
-EXACT = tuple(kind for kind in (*KINDS, *OTHERS) if kind not in PLAIN_ONLY)
+EXACT = tuple(kind for kind in FAMILIES if kind not in (*PLAIN_ONLY, *NOT_LOADED))
 
 PROMPTS = [
     mi.Prompt("{} lives in the old town of", "ada bo", "oslo turku", id="subject first, two answer tokens"),
@@ -26,10 +26,10 @@ PROMPTS = [
 ]
 
 
-def same_tables(model: Model, **options: Any) -> mi.Table:
+def same_tables(model: Model, prompts: list[mi.Prompt], **options: Any) -> mi.Table:
     """Trace by both executors and compare every row; the exact table is returned."""
     exact, plain = (
-        mi.trace(model, PROMPTS, window=2, draws=2, engine=engine, progress=False, **options)
+        mi.trace(model, prompts, window=2, draws=2, engine=engine, progress=False, **options)
         for engine in ("exact", "plain")
     )
     assert_same(exact, plain)
@@ -44,18 +44,19 @@ def assert_it_compares_something(table: mi.Table) -> None:
     assert len(by_program) == 5
     assert by_program.min() > 2e-4, by_program
     by_prompt = spreads(table, "log_prob", ["component", "severed", "prompt"])
-    assert len(by_prompt) == 5 * len(PROMPTS)
+    assert len(by_prompt) == 5 * len(table.prompts)
     assert by_prompt.min() > 1e-3, by_prompt
 
 
 @pytest.mark.parametrize("kind", EXACT)
 def test_it_equals_the_plain_executor(kind: str) -> None:
-    assert_it_compares_something(same_tables(small_model(kind)))
+    prompts = PROMPTS if kind in KINDS else PROMPTS[1:2]
+    assert_it_compares_something(same_tables(small_model(kind), prompts))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_equals_the_plain_executor_where_values_come_from_another_draw(kind: str) -> None:
-    table = same_tables(small_model(kind), reference=True, noise_level=0.5)
+    table = same_tables(small_model(kind), PROMPTS, reference=True, noise_level=0.5)
     assert table.meta["severed_within_draw"] is False
     assert_it_compares_something(table)
 

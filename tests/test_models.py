@@ -150,6 +150,8 @@ def test_a_layer_out_of_range() -> None:
 def test_a_component_that_is_none() -> None:
     with pytest.raises(UsageError, match="'neurons' is no component; the components are embed, resid_pre"):
         small_model().layout.hook("neurons", 0)
+    with pytest.raises(UsageError, match=r"attention \('pattern'\) is no component: on some .*; write z, q"):
+        small_model("gptj").layout.hook("pattern", 0)
     with pytest.raises(UsageError, match="resid_mid is read at one hook point and written at another"):
         small_model().layout.hook("resid_mid", 0)
 

@@ -46,17 +46,56 @@ SENTENCES = Size(len(tokenizers.sentences()), 4, 48, 4, 96, 64, special=0, scale
 KINDS = ("gpt2", "llama", "neox", "gemma2", "opt")
 """Learned positions; rotary with grouped queries and a gated MLP; parallel blocks; norms after each part; ReLU."""
 
-OTHERS = (
-    "llama_mha", "qwen2", "qwen3", "mistral", "phi", "phi3", "gptj", "bloom", "gpt_neo", "gemma", "gemma3", "falcon",
-    "olmo2", "stablelm", "mixtral",
-)  # fmt: skip
+FAMILIES = {
+    "gpt2": "GPT-2",
+    "gpt_neo": "GPT-Neo",
+    "neox": "GPT-NeoX, Pythia",
+    "neox_sequential": "GPT-NeoX, sequential blocks",
+    "gptj": "GPT-J",
+    "opt": "OPT",
+    "bloom": "BLOOM",
+    "falcon": "Falcon",
+    "falcon_alibi": "Falcon with ALiBi",
+    "falcon_new": "Falcon, new decoder",
+    "phi": "Phi",
+    "phi3": "Phi-3",
+    "llama": "Llama, grouped queries",
+    "llama_mha": "Llama, multi-head, tied, biases",
+    "mistral": "Mistral",
+    "mixtral": "Mixtral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma-2",
+    "gemma3": "Gemma-3 text",
+    "gemma4": "Gemma-4 text",
+    "olmo2": "OLMo-2",
+    "stablelm": "StableLM",
+    "gpt_bigcode": "GPT-BigCode",
+    "codegen": "CodeGen",
+    "mpt": "MPT",
+    "xglm": "XGLM",
+    "starcoder2": "Starcoder2",
+    "olmo": "OLMo",
+    "olmo3": "OLMo-3",
+    "granite": "Granite",
+    "cohere2": "Cohere2",
+    "glm4": "GLM-4",
+    "nemotron": "Nemotron",
+    "smollm3": "SmolLM3",
+    "exaone4": "EXAONE-4",
+    "seed_oss": "Seed-OSS",
+    "ministral3": "Ministral-3",
+    "apertus": "Apertus",
+    "nanochat": "nanochat",
+    "qwen3_moe": "Qwen3-MoE",
+    "gpt_oss": "gpt-oss",
+    "deepseek2": "DeepSeek-V2",
+}
+"""Kind -> what people call it."""
 
-MORE = (
-    "neox_sequential", "falcon_alibi", "gpt_bigcode", "codegen", "mpt", "xglm", "starcoder2", "olmo", "olmo3",
-    "granite", "cohere2", "glm4", "nemotron", "smollm3", "exaone4", "seed_oss", "ministral3", "apertus", "nanochat",
-    "qwen3_moe", "gpt_oss", "deepseek2",
-)  # fmt: skip
-"""What else TransformerLens bridges and transformers makes from a configuration."""
+NOT_LOADED = ("falcon_alibi", "falcon_new", "gemma4")
+"""Refused as a whole: TransformerLens computes something else, cannot bridge it, or bridges it to another residual."""
 
 
 def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
@@ -88,6 +127,8 @@ def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
         "gemma3": ("gemma3_text", grouped | heads | sliding | {"sliding_window_pattern": 2}),
         "falcon": ("falcon", {"ffn_hidden_size": mlp}),
         "falcon_alibi": ("falcon", {"ffn_hidden_size": mlp, "alibi": True, "parallel_attn": False, "bias": True}),
+        "falcon_new": ("falcon", {"ffn_hidden_size": mlp, "new_decoder_architecture": True, "num_kv_heads": 2}),
+        "gemma4": ("gemma4_text", grouped | heads | {"vocab_size_per_layer_input": size.vocab_size}),
         "olmo2": ("olmo2", grouped),
         "stablelm": ("stablelm", grouped | {"partial_rotary_factor": 0.5}),
         "mixtral": ("mixtral", grouped | experts),
