@@ -22,8 +22,9 @@ from .questions import FactQuestion, answer_frame, pairs_of
 from .row_scoring import score_under_edits
 from .scoring import score_rows
 
-_MAX_RANK = 16
-"""Rows carry edits up to this rank."""
+_MAX_NUMBERS = 1 << 17
+"""Rows carry edits whose factors of a layer are at most so many numbers: rank 16 of GPT-2 XL, any rank of a small model.
+Larger ones cost more to lay out per row than it costs to apply them one after the other."""
 
 
 @runtime_checkable
@@ -46,7 +47,10 @@ Editor = Applicable | Sequence[Applicable | Failed]
 
 def carried_by_rows(edit: object) -> TypeGuard[Edit]:
     """Whether rows can carry it."""
-    return isinstance(edit, Edit) and all(edit.factors(layer).rank <= _MAX_RANK for layer in edit.layers)
+    return isinstance(edit, Edit) and all(
+        factors.u.numel() + factors.v.numel() <= _MAX_NUMBERS
+        for factors in (edit.factors(layer) for layer in edit.layers)
+    )
 
 
 def ask_under_edits(
