@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as hf_logging
@@ -30,8 +30,9 @@ def locate(source: str) -> str:
     """A folder that holds weights, or the name of a model that the hub has.
 
     Raises:
-        UsageError: no such model or folder, or a folder without weights.
-        MechinterpError: the hub cannot be asked.
+        UsageError: no such model or folder, or a folder without weights; a name that is not on this machine while the
+            hub is switched off (HF_HUB_OFFLINE).
+        MechinterpError: the hub cannot be reached, or gives the model only to those it knows.
     """
     if source in atlas.names():
         return str(atlas.folder(source))
@@ -46,7 +47,11 @@ def locate(source: str) -> str:
         return str(path)
     if path.is_absolute() or source.startswith(("./", "../")) or source.count("/") > 1:
         raise UsageError(f"there is no folder {source!r}; check the path")
-    if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+    try:
+        cached = try_to_load_from_cache(source, "config.json")
+    except HFValidationError as error:
+        raise UsageError(f"there is no model {source!r}, nor can there be: {first_line(error)}") from error
+    if not isinstance(cached, str):
         _ask_hub(source)
     return source
 
@@ -57,17 +62,28 @@ def _ask_hub(name: str) -> None:
     hint = f"did you mean {' or '.join(near)}?" if near else f"the bundled models are {' and '.join(atlas.names())}"
     if constants.HF_HUB_OFFLINE:
         raise UsageError(f"there is no model {name!r} on this machine, and the hub is switched off here; {hint}")
-    try:
-        HfApi().model_info(name, timeout=_HUB_SECONDS)
+    try:  # of a file and not of the repository, because those of a gated one can be looked at by everybody
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=_HUB_SECONDS)
     except GatedRepoError as error:
-        raise MechinterpError(f"the hub gives {name!r} only to those it knows; run `hf auth login` first") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UsageError(f"there is no model {name!r}, here or on the hub; {hint}") from error
-    except Exception as error:  # whatever the network throws: the sentence is the same
+        raise MechinterpError(_gated(name)) from error
+    except RepositoryNotFoundError as error:
         raise UsageError(
-            f"there is no model {name!r} on this machine, and the hub cannot be reached "
-            f"({type(error).__name__}); {hint}"
+            f"there is no model {name!r}, here or on the hub (if it is private, run `hf auth login` first); {hint}"
         ) from error
+    except EntryNotFoundError as error:
+        raise UsageError(f"{name!r} on the hub holds no config.json, so it is no model for transformers") from error
+    except Exception as error:  # whatever the network throws: the sentence is the same
+        raise MechinterpError(
+            f"{name!r} is not on this machine, and the hub cannot be reached ({type(error).__name__}); try again with "
+            f"a network, or give a local folder; {hint}"
+        ) from error
+
+
+def _gated(name: str) -> str:
+    return (
+        f"the hub gives {name!r} only to those it knows: accept its terms on huggingface.co/{name}, then run "
+        "`hf auth login`"
+    )
 
 
 def read_checkpoint(
@@ -89,6 +105,7 @@ def read_checkpoint(
 
     Raises:
         UsageError: files that cannot be read (cut short, of no causal language model, without a tokenizer).
+        MechinterpError: the hub gives them only to those it knows.
     """
     placed = {} if device_map is None else {"device_map": device_map}
     if offload_folder is not None:
@@ -102,6 +119,8 @@ def read_checkpoint(
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error.__cause__, GatedRepoError):  # only its configuration was on this machine
+            raise MechinterpError(_gated(source)) from error
         raise UsageError(f"the model in {source!r} cannot be read: {first_line(error)}") from error
     finally:
         if showed_bars:
