@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .layout import COMPONENTS
-
 FILE = Path(__file__).parent / "architectures.json"
 YES = "yes"
 PRIMITIVES = ("corrupt", "restore", "sever")
@@ -68,14 +66,31 @@ def table(families: Sequence[Family]) -> tuple[list[list[str]], list[str]]:
     A cell has a letter for each primitive that is served: c(orrupt), r(estore), s(ever).
     """
     notes = Notes()
-    rows = [["model", *COMPONENTS, "engine", "editing"]]
+    rows = [["model", *families[0].cells, "engine", "editing"]]
     for family in families:
         row = [family.name]
-        for component in COMPONENTS:
-            verbs = family.cells[component]
+        for verbs in family.cells.values():
             marks = dict.fromkeys(notes.mark(verbs[verb], verb[0]) for verb in PRIMITIVES)
             row.append(" ".join(marks))
         rows.append([*row, notes.mark(family.engine, "exact"), notes.mark(family.editing, YES)])
+    return rows, list(notes.numbers)
+
+
+def summary(families: Sequence[Family]) -> tuple[list[list[str]], list[str]]:
+    """The same in four columns, for a terminal: what is not served instead of what is."""
+    notes = Notes()
+    rows = [["model", "not served", "engine", "editing"]]
+    for family in families:
+        refused: dict[int, list[str]] = {}
+        for component, verbs in family.cells.items():
+            for why in dict.fromkeys(why for why in verbs.values() if why != YES):
+                refused.setdefault(notes.number(why), []).append(component)
+        parts = [
+            f"{'everything' if len(names) == len(family.cells) else ', '.join(names)} ({number})"
+            for number, names in refused.items()
+        ]
+        marks = notes.mark(family.engine, "exact"), notes.mark(family.editing, YES)
+        rows.append([family.name, "; ".join(parts), *marks])
     return rows, list(notes.numbers)
 
 

@@ -38,7 +38,7 @@ class Footprint:
     loaded: int
 
     def __str__(self) -> str:
-        return f"{self.parameters / 1e6:,.1f} million parameters, {_size(self.loaded)} in memory"
+        return f"{self.parameters / 1e6:,.1f} million parameters, {size(self.loaded)} in memory"
 
 
 def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint | None:
@@ -121,11 +121,12 @@ def check_fits(
     if spread or need is None or have is None or need.loaded <= have:
         return
     raise MechinterpError(
-        f"{name} has {need}, and {'this machine' if device is None else device} has {_size(have)}; load it with "
+        f"{name} has {need}, and {'this machine' if device is None else device} has {size(have)}; load it with "
         "dtype=torch.bfloat16, on a larger device, or with device_map='auto' and offload_folder= (then it is traced, "
         "not edited)"
     )
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes as people write them."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError
-from . import demo, edit, facts, moments, moments_merge, show, trace
+from . import check, demo, edit, facts, models, moments, moments_merge, show, trace
 
 app = typer.Typer(
     name="mechinterp",
@@ -47,6 +47,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "moments-merge": moments_merge.moments_merge,
     "facts": facts.facts,
     "show": show.show,
+    "models": models.models,
+    "check": check.check,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_stoppable(_command))

@@ -10,6 +10,8 @@ import typer
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..models import Model
     from ..prompts import Fact
 
@@ -41,18 +43,32 @@ def set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def load_model(name: str, device: str | None = None, dtype: str | None = None, threads: int | None = None) -> Model:
-    """Load the model a command was given."""
+def dtype_of(name: str | None) -> torch.dtype | None:
+    """The dtype that --dtype names."""
     import torch
 
+    chosen = None if name is None else getattr(torch, name, None)
+    if name is not None and not isinstance(chosen, torch.dtype):
+        raise UsageError(f"there is no dtype {name!r}; choose float32, float64, bfloat16 or float16")
+    return chosen
+
+
+def load_model(
+    name: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    threads: int | None = None,
+    *,
+    device_map: str | None = None,
+    offload: Path | None = None,
+) -> Model:
+    """Load the model a command was given."""
     from ..models import load
     from ..ranks import Ranks
 
     set_threads(threads)
-    chosen = None if dtype is None else getattr(torch, dtype, None)
-    if dtype is not None and not isinstance(chosen, torch.dtype):
-        raise UsageError(f"there is no dtype {dtype!r}; choose float32, float64, bfloat16 or float16")
-    return load(name, device=Ranks.current().device(device), dtype=chosen)  # under torchrun a GPU of its own
+    place = Ranks.current().device(device)  # under torchrun a GPU of its own
+    return load(name, device=place, dtype=dtype_of(dtype), device_map=device_map, offload_folder=offload)
 
 
 def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:

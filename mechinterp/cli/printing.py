@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ..spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 _SHOWN = (FIRST_SUBJECT, MIDDLE_SUBJECT, LAST_SUBJECT, LAST)
 
@@ -48,3 +52,12 @@ def print_table(console: Console, title: str, headings: Sequence[str], rows: Seq
     for row in rows:
         grid.add_row(*map(escape, row))
     console.print(grid)
+
+
+def print_components(console: Console, model: Model) -> None:
+    """The components of a model that are served, and why the others are not."""
+    from ..layout import COMPONENTS
+
+    for component in COMPONENTS:
+        refused = model.layout.refused.get(component)
+        console.print(f"  {component}: {'served' if refused is None else refused}", highlight=False, markup=False)

@@ -109,12 +109,10 @@ def _show_tensors(console: Console, path: Path) -> None:
 
 
 def _show_model(console: Console, name: str, device: str | None) -> None:
-    from ..layout import COMPONENTS
+    from .printing import print_components
 
     model = options.load_model(name, device)
     console.print(repr(model), highlight=False, markup=False)
     console.print(f"fingerprint: {model.fingerprint()}", highlight=False)
     console.print(f"tokenizer: {type(model.tokenizer).__name__}, adds BOS: {model.adds_bos}", highlight=False)
-    for component in COMPONENTS:
-        refused = model.layout.refused.get(component)
-        console.print(f"  {component}: {'served' if refused is None else refused}", highlight=False, markup=False)
+    print_components(console, model)
