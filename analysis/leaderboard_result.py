@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import pandas as pd
 
@@ -75,14 +76,39 @@ class Leaderboard:
         """
         return compare(self.evaluation(a, edits, size), self.evaluation(b, edits, size), metrics)
 
+    def comparisons(self, metrics: Sequence[str] | None = None, *, seed: int = 0) -> pd.DataFrame:
+        """Every pair of editors wherever both are (see `compare`); a pair without the same facts is left out.
+
+        Args:
+            metrics: which; default: those of `SHOWN` that were measured.
+            seed: of the resampling.
+
+        Returns:
+            One row per edits, size, pair and metric: edits, size, editor_a, editor_b, and the columns of `compare`.
+        """
+        there = set(self.summary(resamples=1)["metric"])
+        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        parts = []
+        for (edits, size), part in self.records.groupby(["edits", "size"], sort=False):
+            for a, b in combinations(dict.fromkeys(part["editor"]), 2):
+                pair = [self.evaluation(name, str(edits), int(size)) for name in (a, b)]
+                if len({frozenset(one.records["record"]) for one in pair}) == 1:
+                    found = compare(pair[0], pair[1], chosen, seed=seed)
+                    parts.append(found.assign(edits=edits, size=size, editor_a=a, editor_b=b))
+        if not parts:
+            return pd.DataFrame()
+        table = pd.concat(parts, ignore_index=True)
+        return table[["edits", "size", "editor_a", "editor_b", *table.columns[:-4]]]
+
     def rows(
-        self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None
+        self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None, *, decimals: int = 1
     ) -> tuple[list[str], list[list[str]]]:
         """The table in words: headings, and a row per editor, the unedited model first; shares in per cent.
 
         Args:
             metrics: which; default: those of `SHOWN` that were measured.
             summary: `summary()`, where it is there already.
+            decimals: of the per cents.
         """
         found = self.summary() if summary is None else summary
         there = set(found["metric"])
@@ -92,13 +118,15 @@ class Leaderboard:
         for cell, part in found.groupby(CELL, sort=False):
             before, after = (part[part["stage"] == stage].set_index("metric") for stage in (BEFORE, AFTER))
             if not rows:
-                rows.append([NO_EDIT, "", "", *(_words(before, metric) for metric in chosen), "", "", ""])
+                rows.append([NO_EDIT, "", "", *(_words(before, metric, decimals) for metric in chosen), "", "", ""])
             cost = self.costs.set_index(CELL).loc[cell]
             editor, edits, size = map(str, cell)
-            rows.append(
-                [editor, edits, size, *(_words(after, metric) for metric in chosen), f"{cost['seconds_per_edit']:.3g}",
-                 "" if pd.isna(cost["peak_memory_mb"]) else f"{cost['peak_memory_mb']:.0f}", str(cost["failed"])]
-            )  # fmt: skip
+            costs = [
+                f"{cost['seconds_per_edit']:.3g}",
+                "" if pd.isna(cost["peak_memory_mb"]) else f"{cost['peak_memory_mb']:.0f}",
+                str(cost["failed"]),
+            ]
+            rows.append([editor, edits, size, *(_words(after, metric, decimals) for metric in chosen), *costs])
         return headings, rows
 
     def markdown(self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None) -> str:
@@ -109,10 +137,13 @@ class Leaderboard:
         return table + "\n" + "".join(f"\n- {note}" for note in self.notes) + ("\n" if self.notes else "")
 
 
-def _words(summary: pd.DataFrame, metric: str) -> str:
+def _words(summary: pd.DataFrame, metric: str, decimals: int) -> str:
     """Estimate and interval; per cent, where it is a share."""
     if metric not in summary.index:
         return ""
-    row, scale = summary.loc[metric], 100 if METRICS[metric].unit == SHARE else 1
-    estimate, low, high = (scale * float(row[name]) for name in ("estimate", "low", "high"))
-    return f"{estimate:.1f}" + ("" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]")
+    row, share = summary.loc[metric], METRICS[metric].unit == SHARE
+    estimate, low, high = (
+        f"{(100 if share else 1) * float(row[name]):.{decimals if share else 1}f}"
+        for name in ("estimate", "low", "high")
+    )
+    return estimate if pd.isna(row["low"]) else f"{estimate} [{low}, {high}]"

@@ -41,7 +41,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
-@pytest.mark.parametrize("command", ["demo", "trace", "edit", "moments", "facts", "show"])
+@pytest.mark.parametrize("command", ["demo", "trace", "edit", "evaluate", "moments", "facts", "show"])
 def test_help_teaches_by_example(call, command: str) -> None:
     outcome = call(command, "--help")
     assert outcome.code == 0
@@ -104,7 +104,11 @@ def test_moments_then_edit_then_show(call, tmp_path: Path) -> None:
 
 
 def test_facts_are_listed_converted_and_checked(call, tmp_path: Path) -> None:
-    listed = call("facts", "atlas", "--relation", "hq", "--jsonl", "own.jsonl", "--counterfact", "cf.json")
+    refused = call("facts", "atlas", "--relation", "hq", "--counterfact", "cf.json")
+    assert refused.code == 2
+    assert "--counterfact writes every fact of a bundled model; leave --relation out" in refused.err
+    assert call("facts", "atlas", "--counterfact", "cf.json").code == 0
+    listed = call("facts", "atlas", "--relation", "hq", "--jsonl", "own.jsonl")
     assert listed.code == 0, listed.err
     assert "70 facts" in listed.out
     assert len(mi.read_facts(tmp_path / "own.jsonl")) == 70

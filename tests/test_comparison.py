@@ -70,6 +70,7 @@ def test_records_that_all_agree_are_no_certainty() -> None:
     found = compare(same, same, resamples=50).set_index("metric")
     reach = 1 - 0.025 ** (1 / 8)
     assert (found.loc["PS", "low"], found.loc["PS", "high"]) == pytest.approx((-reach, min(reach, 0.5)), abs=0.15)
+    assert (found.loc["ES", "low"], found.loc["ES", "high"]) == pytest.approx((-reach, reach))
     assert found.loc["S", "low"] < 0 < found.loc["S", "high"]
     assert (found["difference"] == 0).all()
     assert (found["other_sign"] == 1).all()

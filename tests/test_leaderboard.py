@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
+from support.fake_editors import FAKES, Size
 from support.running_text import running_text
 from support.zoo import sentence_model
 
@@ -22,39 +22,10 @@ from mechinterp import Fact, Model, Prompt, Question
 from mechinterp.analysis import Failed, Leaderboard, evaluate_edits, leaderboard, plot_leaderboard
 from mechinterp.analysis.peak_memory import GPU, UNKNOWN, peak_memory
 from mechinterp.analysis.trials import looks
-from mechinterp.editing import Edit, EditRequest, Factors, Provenance, RomeHparams, SecondMoment
-from mechinterp.editing.editor import Editor
+from mechinterp.editing import RomeHparams, SecondMoment
 from mechinterp.editing.editors import EDITORS
-from mechinterp.editing.value_hparams import Hparams
 from mechinterp.errors import MechinterpError, UsageError
 
-
-@dataclass(frozen=True)
-class Size(Hparams):
-    size: float = 0.2
-
-
-def _make(model: Model, requests: Sequence[EditRequest], layers: Sequence[int] | None = None, *, hparams: Size,
-          **options: Any) -> Edit:  # fmt: skip
-    """An edit that depends on what is asked, and cannot be made for the Needle."""
-    if any("Needle" in request.subject for request in requests):
-        raise MechinterpError("the Needle cannot be moved")
-    generator = torch.Generator().manual_seed(sum(map(ord, "".join(request.subject for request in requests))))
-    u, v = (hparams.size * torch.randn(len(requests), width, generator=generator)
-            for width in (model.d_mlp, model.d_model))  # fmt: skip
-    return Edit.of({1: Factors(u, v)}, Provenance("fake", fingerprint(model), model.name, tuple(requests)))
-
-
-@cache
-def fingerprint(model: Model) -> str:
-    return model.fingerprint()
-
-
-def _editor(name: str, size: float, *, batch: bool) -> Editor:
-    return Editor(name, _make, Size, {"default": Size(size)}, "nobody", batch=batch)
-
-
-FAKES = {"small": _editor("small", 0.1, batch=True), "large": _editor("large", 0.4, batch=False)}
 HELD = ["The river was high after the rain."]
 
 
@@ -245,7 +216,15 @@ def test_the_table_in_words(board: Leaderboard) -> None:
     text = board.markdown(["NS"])
     assert text.splitlines()[0] == "| editor | edits | size | NS | s per edit | peak MB | failed |"
     assert "\n- large is absent from batches of 4: it writes one fact at a time\n" in text
+    assert board.rows(["NS"], decimals=0)[1][6][3] == (
+        f"{100 * row['estimate']:.0f} [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    )
+    pairs = board.comparisons(["NS"])
+    assert list(map(tuple, pairs[["edits", "size", "editor_a", "editor_b"]].to_numpy())) == [
+        ("single", 1, "small", "large"), ("sequential", 2, "small", "large"), ("sequential", 4, "small", "large")
+    ]  # fmt: skip
     found = board.compare("large", "small").set_index("metric")
+    assert pairs["difference"][0] == pytest.approx(-found.loc["NS", "difference"])
     assert found.loc["NS", "difference"] == pytest.approx(
         row["estimate"] - summary.loc[("small", "single", 1, "after", "NS"), "estimate"]
     )

@@ -1,3 +1,3 @@
-"""The command line: `mechinterp demo | trace | edit | moments | facts | show`."""
+"""The command line: `mechinterp demo | trace | edit | evaluate | moments | facts | show`."""
 
 from .main import main as main

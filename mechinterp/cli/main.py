@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError
-from . import check, demo, edit, facts, models, moments, moments_merge, show, trace
+from . import check, demo, edit, evaluate, facts, models, moments, moments_merge, show, trace
 
 app = typer.Typer(
     name="mechinterp",
@@ -43,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "trace": trace.trace,
     "edit": edit.edit,
+    "evaluate": evaluate.evaluate,
     "moments": moments.moments,
     "moments-merge": moments_merge.moments_merge,
     "facts": facts.facts,

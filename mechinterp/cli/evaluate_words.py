@@ -1,0 +1,88 @@
+"""What the words of `mechinterp evaluate` mean: metrics, sizes, layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..models import Model
+
+GROUPS = ("counterfact", "zsre", "yao", "generation")
+"""Groups of metrics by name; the last is GE and RS."""
+
+
+def words_of(text: str) -> list[str]:
+    """Words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers_of(text: str) -> list[int]:
+    """Numbers of facts between commas.
+
+    Raises:
+        UsageError: something else.
+    """
+    words = words_of(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise UsageError(f"--sizes is {text!r}; give numbers of facts, such as 1,10,100")
+    return [int(word) for word in words]
+
+
+def metrics_of(text: str, perplexity: bool) -> list[str]:
+    """Names of metrics, from names and names of groups.
+
+    Raises:
+        UsageError: a word that is neither, or perplexity without a text.
+    """
+    from ..analysis import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS
+    from ..analysis.metric_table import GENERATION_METRICS
+
+    groups = dict(zip(GROUPS, (COUNTERFACT, ZSRE_METRICS, YAO_METRICS, GENERATION_METRICS), strict=True))
+    found: list[str] = ["perplexity"] if perplexity else []
+    for word in GROUPS if text == "all" else words_of(text):
+        if word not in groups and word not in METRICS:
+            raise UsageError(
+                f"--metrics has {word!r}, which is no metric and no group of them; the groups are "
+                f"{', '.join(GROUPS)} and all, the metrics {', '.join(METRICS)}"
+            )
+        found += groups.get(word, (word,))
+    if "perplexity" in found and not perplexity:
+        raise UsageError("perplexity is measured on a text of your own; give it with --held-text")
+    return list(dict.fromkeys(found))
+
+
+def layers_given(given: list[str]) -> dict[str, list[int]]:
+    """Editor -> layers, from words such as memit=3,4,5.
+
+    Raises:
+        UsageError: an unknown editor, or something else than numbers.
+    """
+    from ..editing.editors import editor
+
+    found: dict[str, list[int]] = {}
+    for text in given:
+        name, _, numbers = text.partition("=")
+        try:
+            found[editor(name).name] = [int(word) for word in words_of(numbers)]
+        except ValueError as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5") from None
+        if not found[name]:
+            raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5")
+    return found
+
+
+def layers_needed(model: Model, names: list[str], layers: dict[str, list[int]]) -> list[int]:
+    """The layers whose second moments these editors need.
+
+    Raises:
+        UsageError: an unknown editor, or layers that are neither given nor known.
+    """
+    from ..analysis.contenders import layers_of
+    from ..editing.editors import editor
+
+    methods = [editor(name) for name in names]
+    return sorted({layer for one in methods if one.moments for layer in layers_of(model, one, layers) or ()})

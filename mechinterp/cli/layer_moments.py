@@ -1,0 +1,64 @@
+"""The second moments of several layers: from files, from folders of files, or collected now for the bundled models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import MechinterpError, UsageError
+from .edit import MOMENT_TOKENS
+
+if TYPE_CHECKING:
+    from ..editing import SecondMoment
+    from ..models import Model
+
+
+def layer_moments(
+    model: Model, layers: Sequence[int], paths: Sequence[Path], *, quiet: bool
+) -> dict[int, SecondMoment]:
+    """The second moment of each of some layers.
+
+    Args:
+        model: the model.
+        layers: which.
+        paths: files of `mechinterp moments`, or folders with such files (`layer-N.safetensors`).
+        quiet: no progress bar, where they are collected.
+
+    Raises:
+        UsageError: a path that is not there, two files of one layer, a layer that none of them is of (of a bundled
+            model it is collected from the bundled corpus), or moments of another model.
+        MechinterpError: interrupted while they were collected.
+    """
+    from .. import atlas
+    from ..editing import SecondMoment, collect_moments
+
+    found: dict[int, SecondMoment] = {}
+    for path in _files(paths):
+        moment = SecondMoment.load(path, model)
+        if moment.layer in found:
+            raise UsageError(f"two of the --moments are of layer {moment.layer}; give one of them")
+        found[moment.layer] = moment
+    missing = [layer for layer in layers if layer not in found]
+    if missing and model.name in atlas.names():
+        texts = atlas.corpus(name=model.name)
+        found |= collect_moments(model, texts, missing, max_tokens=MOMENT_TOKENS, progress=not quiet)
+        if not all(found[layer].complete for layer in missing):
+            raise MechinterpError("interrupted while keys were collected; nothing was edited")
+    elif missing:
+        words = " ".join(f"--layer {layer}" for layer in missing)
+        raise UsageError(
+            f"the second moments of layers {', '.join(map(str, missing))} of {model.name} are missing: run "
+            f"`mechinterp moments {model.name} {words} --text FILE` and pass its folder with --moments"
+        )
+    return {layer: found[layer] for layer in layers}
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("layer-*.safetensors")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"the folder {str(path)!r} holds no second moment (layer-N.safetensors)")
+        files += inside
+    return files
