@@ -13,9 +13,14 @@ from .editors import editor as editor
 from .emmet import EmmetHparams as EmmetHparams
 from .emmet import emmet as emmet
 from .factors import Factors as Factors
+from .ft import ft as ft
+from .ft_hparams import FtHparams as FtHparams
 from .hparams import PRESET_DIFFERENCES as PRESET_DIFFERENCES
 from .hparams import PRESETS as PRESETS
 from .hparams import RomeHparams as RomeHparams
+from .kn_hparams import KnHparams as KnHparams
+from .knowledge_neurons import kn as kn
+from .knowledge_neurons import knowledge_neurons as knowledge_neurons
 from .memit import MemitHparams as MemitHparams
 from .memit import memit as memit
 from .memory import LinearMemory as LinearMemory
@@ -34,3 +39,5 @@ from .sequence import EditSequence as EditSequence
 from .singles import NotMade as NotMade
 from .singles import edit_each as edit_each
 from .spectrum import Repair as Repair
+from .ultraedit import ultraedit as ultraedit
+from .ultraedit_hparams import UltraHparams as UltraHparams

@@ -45,6 +45,6 @@ PRESETS: dict[str, UltraHparams] = {
 """`published`: of GPT-J (layers 18 to 26, 100 requests at a time) in the code of UltraEdit (TMLR 2026).
 
 `default` was measured on 50 facts of the bundled `atlas` at layer 6, alone and in one batch.  η = 1.2: ES 82 and 68,
-PS 70 and 46, NS 69 and 89; η = 1.5: ES 96 and 86, PS 86 and 74, NS 44 and 78.  Lower layers are worse: the method edits
-at the answer's token, where they do not yet know the subject.
+PS 70 and 46, NS 69 and 89; η = 1.5: ES 96 and 86, PS 86 and 74, NS 44 and 78.  Lower layers are worse:
+the method edits at the answer's token, where they do not yet know the subject.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from support.zoo import sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, Edit, EditRequest, edit_each
-from mechinterp.editing import knowledge_neurons as editing_kn
 from mechinterp.editing.integrated_gradients import integrated_gradients
 from mechinterp.editing.kn_hparams import PRESETS, KnHparams
 from mechinterp.editing.knowledge_neurons import kn, knowledge_neurons
@@ -154,11 +154,11 @@ def test_several_requests_are_their_edits_side_by_side() -> None:
 
 def test_it_takes_on_atlas() -> None:
     """The published factors, which overwhelm this model, and the default, which raises the target everywhere."""
-    model, facts = mi.load("atlas"), mi.atlas.known_facts()[:40:10]
+    model, facts = mi.load("atlas"), mi.atlas.known_facts()[:30:10]
     for preset in ("paper", "default"):
         edits = edit_each(model, EDITORS["kn"], facts, preset=preset, progress=False)
         outcomes = [edit.report.outcomes[0] for edit in edits if isinstance(edit, Edit)]  # type: ignore[union-attr]
-        assert len(outcomes) == 4
+        assert len(outcomes) == 3
         assert all(outcome.target_after > 3 * outcome.target_before for outcome in outcomes)
         assert preset == "default" or all(outcome.success for outcome in outcomes)
 
@@ -170,6 +170,7 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         knowledge_neurons(model_of(), PROMPT, [9])
     assert PRESETS["paper"].new == 8.0
     nothing = torch.zeros(4, model_of().d_mlp, dtype=torch.float64)
-    monkeypatch.setattr(editing_kn, "integrated_gradients", lambda *args, **more: nothing)
+    module = import_module("mechinterp.editing.knowledge_neurons")
+    monkeypatch.setattr(module, "integrated_gradients", lambda *args, **more: nothing)
     with pytest.raises(MechinterpError, match="no unit carries 'The capital of Poland is' in more than 0.5 of its 1"):
         knowledge_neurons(model_of(), PROMPT)
