@@ -27,16 +27,18 @@ def to_hf(edit: Edit, model: Model, folder: str | Path, *, overwrite: bool = Fal
         edit: what is written into the weights.
         model: the model it was made for.
         folder: where to; it is written aside and renamed, so that it is whole or not there.
-        overwrite: replace a folder that is there.
+        overwrite: replace a saved model that is there.
         force: accept another model than the edit was made for.
 
     Raises:
-        UsageError: the folder is there and not empty, has no parent folder, or the edit does not belong to
-            the model.
+        UsageError: the folder is there and not empty (with `overwrite`: and holds something else than a saved model),
+            has no parent folder, or the edit does not belong to the model.
     """
     target = Path(folder)
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not overwrite)):
         raise UsageError(f"{str(target)!r} is there already and not empty; give another folder, or overwrite=True")
+    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise UsageError(f"{str(target)!r} holds no saved model (config.json) and is not replaced; give another folder")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{str(target)!r} cannot be written: there is no folder {str(target.absolute().parent)!r}")
     aside = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}."))

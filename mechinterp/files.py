@@ -16,6 +16,14 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield aside
+        aside.chmod(0o666 & ~_umask())  # some writers (safetensors) make files that only their owner may read
         os.replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What new files may not allow; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -306,6 +306,10 @@ def test_an_exported_folder_shows_the_edit_in_plain_transformers(kind: str, tmp_
         edit.to_hf(model, folder)
     edit.to_hf(model, folder, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edited"]
+    (folder / "config.json").rename(folder / "notes.txt")
+    with pytest.raises(UsageError, match="holds no saved model .* and is not replaced"):
+        edit.to_hf(model, folder, overwrite=True)
+    assert (folder / "notes.txt").is_file()
 
 
 def test_a_failed_export_leaves_nothing_behind(model: Model, tmp_path: Path) -> None:

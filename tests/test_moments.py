@@ -265,6 +265,9 @@ def test_it_survives_the_disk(model: Model, moments: SecondMoment, tmp_path: Pat
     path = tmp_path / "moments.safetensors"
     repaired = moments.repaired("shrinkage")
     repaired.save(path)
+    usual = path.with_name("usual")
+    usual.touch()
+    assert path.stat().st_mode == usual.stat().st_mode  # readable for whoever may read other new files
     loaded = SecondMoment.load(path, model)
     assert torch.equal(loaded.matrix, moments.matrix)
     assert loaded.fingerprint() == repaired.fingerprint()

@@ -44,6 +44,8 @@ def facts(
     from ..readers import read_facts, write_jsonl
     from .printing import print_table
 
+    if counterfact is not None and relation is not None:
+        raise UsageError("--counterfact writes every fact of a bundled model; leave --relation out, or use --jsonl")
     console = Console(soft_wrap=True)
     found = read_facts(source)
     if relation is not None:
