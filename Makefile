@@ -5,6 +5,7 @@
 #   make demo   locate and edit a fact in the bundled model, in about a minute on a laptop
 #   make lint   ruff and mypy
 #   make matrix write docs/architectures.md and mechinterp/architectures.json from what the tests find
+#   make latest the matrix with the newest transformer-lens, transformers and torch in place of the pinned ones
 #   make clean  remove the environment and what was built
 #
 # On Linux, torch from PyPI brings the CUDA libraries along. For the much smaller CPU build:
@@ -13,12 +14,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH_INDEX ?=
+# For `make latest`, where the newest torch cannot be had: TORCH=torch==2.13.0
+TORCH ?= torch
 # Several processes, of which each holds a model: no more than four, and the tests of a file stay together.
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo lint matrix clean
+.PHONY: test demo lint matrix latest clean
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -33,8 +36,27 @@ lint: $(VENV)/ready-lint
 matrix: $(VENV)/ready
 	MECHINTERP_WRITE_MATRIX=1 $(VENV)/bin/python -m pytest tests/test_matrix.py
 
+# In an environment of its own, made anew each time. The pins are what stands in pyproject.toml, so they are taken out of
+# its lists, and the package is installed without asking for them. A weekly job runs this; a failure says what moved.
+LATEST = $(VENV)-latest
+LATEST_PIP = $(LATEST)/bin/python -m pip install --disable-pip-version-check --quiet --upgrade
+UNPIN = import re, tomllib; lists = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    moved = r"(transformer-lens|transformers|torch)\b.*"; every = lists["dependencies"] + lists["optional-dependencies"]["test"]; \
+    print(*(re.sub(moved, r"\1", one) for one in every), sep="\n")
+
+latest:
+	rm -rf $(LATEST)
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST_PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(PYTHON) -c '$(UNPIN)' | sed 's/^torch$$/$(TORCH)/' > $(LATEST)/requirements.txt
+	$(LATEST_PIP) -r $(LATEST)/requirements.txt
+	$(LATEST_PIP) --no-deps --no-build-isolation -e .
+	$(LATEST)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers|transformer-lens) '
+	$(LATEST)/bin/python -m pytest tests/test_matrix.py tests/test_engine_architectures.py tests/test_preflight.py \
+	    tests/test_faithful.py tests/test_models.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LATEST) build dist *.egg-info
 
 # torch first and alone, so that TORCH_INDEX is asked for nothing else.
 $(VENV)/ready: pyproject.toml constraints.txt

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, get_safetensors_metadata, try_to_load_from_cache
 
 from .errors import MechinterpError
 
@@ -42,22 +42,24 @@ class Footprint:
 
 
 def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint | None:
-    """What the weights in a folder, or of a hub name whose files are on this machine, will take.
+    """What the weights in a folder, or of a hub name, will take; of those on the hub only the headers are asked for.
 
     Args:
         source: as `checkpoints.locate` gives it.
         dtype: of the loaded model; None: as stored.
 
     Returns:
-        None where it cannot be known before reading: weights still on the hub, or not in safetensors files.
+        None where it cannot be known before reading: the hub is not asked or does not say, or the files are no
+        safetensors files.
     """
     parameters = stored = loaded = 0
-    for file in _weight_files(source):
-        for kind, numbers in _tensors(file):
-            bits = _BITS.get(kind, 8)
-            parameters += numbers
-            stored += numbers * bits // 8
-            loaded += numbers * (dtype.itemsize if dtype is not None and kind in _FLOATS else bits // 8)
+    files = _weight_files(source)
+    tensors = [entry for file in files for entry in _tensors(file)] if files else _on_the_hub(str(source))
+    for kind, numbers in tensors:
+        bits = _BITS.get(kind, 8)
+        parameters += numbers
+        stored += numbers * bits // 8
+        loaded += numbers * (dtype.itemsize if dtype is not None and kind in _FLOATS else bits // 8)
     return Footprint(parameters, stored, loaded) if parameters else None
 
 
@@ -73,6 +75,16 @@ def _weight_files(source: str | Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         return [folder / name for name in names if (folder / name).is_file()]
     return sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
+
+
+def _on_the_hub(name: str) -> list[tuple[str, int]]:
+    """Dtypes and numbers of entries as the hub tells them."""
+    if constants.HF_HUB_OFFLINE or Path(name).is_dir():
+        return []
+    try:
+        return list(get_safetensors_metadata(name).parameter_count.items())
+    except Exception:  # an estimate is no reason to stop; loading says what is wrong
+        return []
 
 
 def _tensors(file: Path) -> list[tuple[str, int]]:

@@ -67,13 +67,15 @@ class _Tape:
     def writer(self, index: int, write: HookWrite) -> Callable[..., Tensor]:
         def act(value: Tensor, hook: object) -> Tensor:
             self.fired[write.hook] += 1
-            where: tuple[Tensor, ...] = (write.rows, write.positions)
+            there = value.device  # of this layer, which a device_map may have put elsewhere than the first one
+            rows, positions = write.rows.to(there), write.positions.to(there)
+            where: tuple[Tensor, ...] = (rows, positions)
             if write.heads is not None:
-                where = (*where, write.heads)
+                where = (*where, write.heads.to(there))
             old = value[where]
-            new = write.values.to(value.dtype).reshape(old.shape)
+            new = write.values.to(there, value.dtype).reshape(old.shape)
             if write.minus is not None:
-                new = new - self.live[write.minus][write.rows, write.positions]
+                new = new - self.live[write.minus][rows, positions]
             if write.add:
                 new = old + new
             out = value.clone()

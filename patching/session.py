@@ -20,6 +20,7 @@ from .batch import DEFAULT_MAX_TOKENS, Job, Pair, Valued, run_jobs
 from .cells import Placed, place
 from .executor import forward
 from .noise import Noise, PublishedNoise
+from .precision import exact, on_device
 from .programs import Program, nothing
 from .sigma import embedding_sigma
 from .sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Run, Zero
@@ -177,11 +178,11 @@ class Session:
         shape = (len(positions), *width)
         dtype, device = model.dtype, model.device
         if isinstance(source, PublishedNoise):
-            return torch.from_numpy(source.sample(shape)).to(device)
+            return on_device(source.sample(shape), device)
         if isinstance(source, Noise):
             scale = source.level if source.level is not None else source.sigmas * embedding_sigma(model)
             noise = source.sample(shape, scale, self.asked[index].prompt.prompt.name, str(placed))
-            return torch.from_numpy(noise).to(device)
+            return on_device(noise, device)
         if isinstance(source, Zero):
             return torch.zeros(1, *shape, dtype=dtype, device=device)
         if isinstance(source, Mean):
@@ -227,10 +228,10 @@ class Session:
                 cache = forward(self.model, ids, reads=list(hooks.values())).cache
                 count += ids.shape[1]
                 for one, hook in hooks.items():
-                    total[one] = total[one] + cache[hook][0].double().sum(0)
+                    total[one] = total[one] + exact(cache[hook][0]).sum(0)
             for one, value in total.items():
                 assert isinstance(value, Tensor)
-                self._means[source, one] = (value / count).to(self.model.dtype)
+                self._means[source, one] = (value / count).to(self.model.device, self.model.dtype)
         return self._means[source, address]
 
     def _other_subject(self, index: int, source: OtherSubject, placed: Placed) -> Tensor:

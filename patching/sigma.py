@@ -15,6 +15,7 @@ from .. import atlas
 from ..errors import UsageError
 from ..layout import EMBED
 from ..models import Model
+from .precision import exact
 
 _MEASURED: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
 
@@ -66,7 +67,7 @@ def _sigma(model: Model, ids: list[int]) -> float:
         with torch.no_grad():
             model.bridge.run_with_hooks(
                 piece.to(model.device),
-                fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(value.double()))],
+                fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(exact(value)))],
                 stop_at_layer=1,
                 use_cache=False,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,6 +15,7 @@ from support.zoo import hf_model, small_model
 import mechinterp as mi
 from mechinterp import MechinterpError, Model, Prompt, UsageError, footprint
 from mechinterp.editing import Factors, Provenance, SecondMoment
+from mechinterp.patching.precision import exact, finest, on_device
 from mechinterp.placement import device_of, is_offloaded
 
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome")
@@ -110,6 +112,23 @@ def test_what_cannot_be_known_beforehand_is_not_guessed(tmp_path: Path) -> None:
     assert footprint.footprint(tmp_path) is None
     (tmp_path / "model.safetensors").write_bytes(b"short")
     assert footprint.footprint(tmp_path) is None
+
+
+def test_of_weights_on_the_hub_only_headers_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Metadata:
+        parameter_count = {"BF16": 8_000_000_000, "I64": 1_000}
+
+    monkeypatch.setattr(footprint, "get_safetensors_metadata", lambda name: {"somebody/large": Metadata}[name])
+    assert footprint.footprint("somebody/large") is None  # the hub is switched off
+    monkeypatch.setattr(footprint.constants, "HF_HUB_OFFLINE", False)
+    found = footprint.footprint("somebody/large", torch.float32)
+    assert found == footprint.Footprint(8_000_001_000, 16_000_008_000, 32_000_008_000)
+    assert footprint.footprint("somebody/without-headers") is None
+
+
+def test_apple_gpus_have_no_double_precision() -> None:
+    assert [finest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64] * 2 + [torch.float32]
+    assert exact(torch.ones(2, dtype=torch.float16)).dtype == on_device(np.ones(2), torch.device("cpu")).dtype
 
 
 def test_weights_larger_than_the_memory_are_refused_before_they_are_read(
