@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,13 +61,13 @@ def forecast_correlation(
     }
     edit, x = both["edit"].to_numpy(), both[predictor].to_numpy(float)
     n_edits = len(np.unique(edit))
+    cluster = None if n_edits < MIN_UNITS else [int(label) for label in edit]
+    ys = [column.to_numpy(float) for column in outcomes.values()]
+    blocks = [weighted_spearman(x, ys, block) for block in _weights(len(x), cluster, resamples, seed)]
+    lows, highs = percentile(np.concatenate(blocks, axis=1).T, level)
     rows = []
-    for outcome, column in outcomes.items():
-        y = column.to_numpy(float)
-        cluster = None if n_edits < MIN_UNITS else [int(label) for label in edit]
-        replicates = _replicates(x, y, cluster, resamples, seed)
-        low, high = (float(end) for end in percentile(replicates, level)) if len(x) >= MIN_UNITS else (np.nan, np.nan)
-        rows.append((ALL_PAIRS, outcome, _spearman(x, y), low, high, len(x), n_edits))
+    for outcome, y, low, high in zip(outcomes, ys, lows, highs, strict=True):
+        rows.append((ALL_PAIRS, outcome, _spearman(x, y), float(low), float(high), len(x), n_edits))
         own = np.array([_spearman(x[edit == one], y[edit == one]) for one in np.unique(edit)])
         if n_edits >= MIN_UNITS and not np.isnan(own).all():
             found = bootstrap_mean(own, level, resamples, seed)
@@ -76,17 +76,23 @@ def forecast_correlation(
 
 
 def weighted_spearman(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], weights: Float[np.ndarray, "resamples n"]
-) -> Float[np.ndarray, " resamples"]:
+    x: Float[np.ndarray, " n"], ys: Sequence[Float[np.ndarray, " n"]], weights: Float[np.ndarray, "resamples n"]
+) -> Float[np.ndarray, "ys resamples"]:
     """Spearman's correlation of samples that hold each pair as often as its weight says, ties at their middle rank.
 
     The order of the values is the same in every resample; only how many stand below each value differs.  So a resample
     costs a cumulative sum, and no sorting.
     """
-    ranks = [_weighted_ranks(values, weights) for values in (x, y)]
     total = weights.sum(axis=1, keepdims=True)
-    a, b = (rank - (weights * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
-    return _correlation((weights * a * b).sum(axis=1), (weights * a * a).sum(axis=1), (weights * b * b).sum(axis=1))
+
+    def centred(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "resamples n"]:
+        ranks = _weighted_ranks(values, weights)
+        return ranks - (weights * ranks).sum(axis=1, keepdims=True) / total
+
+    a = centred(x)
+    weighted, aa = weights * a, (weights * a * a).sum(axis=1)
+    found = [_correlation((weighted * b).sum(axis=1), aa, (weights * b * b).sum(axis=1)) for b in map(centred, ys)]
+    return np.stack(found)
 
 
 def _weighted_ranks(
@@ -111,12 +117,6 @@ def _correlation(
 def _spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
     a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
     return float(_correlation(np.asarray([a @ b]), np.asarray([a @ a]), np.asarray([b @ b]))[0])
-
-
-def _replicates(
-    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], cluster: list[int] | None, resamples: int, seed: int
-) -> Float[np.ndarray, " resamples"]:
-    return np.concatenate([weighted_spearman(x, y, block) for block in _weights(len(x), cluster, resamples, seed)])
 
 
 def _weights(n: int, cluster: list[int] | None, resamples: int, seed: int) -> Iterator[Float[np.ndarray, "some n"]]:

@@ -96,8 +96,7 @@ def try_editor(
     with peak_memory(model.device) as peak:
         started = time.perf_counter()
         if mode == SINGLE:
-            each = edit_each(model, contender.editor, facts, contender.layers, progress=False, **shared)
-            made = [edit if isinstance(edit, Edit) else Failed(edit.reason) for edit in each]
+            made = edit_each(model, contender.editor, facts, contender.layers, progress=False, **shared)
         elif mode == BATCH:
             try:
                 made = contender.editor(model, facts, contender.layers, allow_conflicts=allow_conflicts, **shared)

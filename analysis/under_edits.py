@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import pandas as pd
 
 from ..editing.edit import Edit
 from ..editing.row_edits import RowEdits
+from ..editing.singles import NotMade
 from ..models import Model
 from .answer_rows import AnswerRows
 from .questions import FactQuestion, answer_frame, pairs_of
@@ -23,7 +23,7 @@ from .row_scoring import score_under_edits
 from .scoring import score_rows
 
 _MAX_NUMBERS = 1 << 17
-"""Rows carry edits whose factors of a layer are at most so many numbers: rank 16 of GPT-2 XL, any rank of a small model.
+"""Rows carry edits whose factors of a layer are at most so many numbers: rank 16 of GPT-2 XL, any of a small model.
 Larger ones cost more to lay out per row than it costs to apply them one after the other."""
 
 
@@ -34,12 +34,8 @@ class Applicable(Protocol):
     def on(self, model: Model) -> AbstractContextManager[Any]: ...
 
 
-@dataclass(frozen=True)
-class Failed:
-    """Stands where an edit could not be made (or was refused): judged as what it leaves behind, the unedited model."""
-
-    reason: str
-
+Failed = NotMade
+"""Stands where an edit could not be made (or was refused): judged as what it leaves behind, the unedited model."""
 
 Editor = Applicable | Sequence[Applicable | Failed]
 """What an editor made: one edit per fact, or one edit of all of them."""

@@ -19,11 +19,12 @@ from support.running_text import running_text
 from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question
-from mechinterp.analysis import Failed, Leaderboard, evaluate_edits, leaderboard, plot_leaderboard
+from mechinterp.analysis import Failed, Leaderboard, diff, evaluate_edits, leaderboard, plot_leaderboard
 from mechinterp.analysis.peak_memory import GPU, UNKNOWN, peak_memory
 from mechinterp.analysis.trials import looks
 from mechinterp.editing import RomeHparams, SecondMoment
 from mechinterp.editing.editors import EDITORS
+from mechinterp.editing.singles import edit_each
 from mechinterp.errors import MechinterpError, UsageError
 
 HELD = ["The river was high after the rain."]
@@ -90,6 +91,13 @@ def test_single_edits_are_those_made_one_by_one(model: Model, facts: list[Fact])
     assert (costs["seconds_per_edit"] > 0).all()
     assert (costs["peak_memory_mb"] > 1).all()
     assert sorted(board.records["group"].unique()) == [0, 1, 2, 3, 4]
+
+
+def test_what_edit_each_gives_can_be_judged(model: Model, facts: list[Fact]) -> None:
+    made = edit_each(model, FAKES["small"], facts, progress=False)
+    judged = evaluate_edits(model, made, facts, progress=False)
+    assert judged.failures == {"The Space Needle": "the Needle cannot be moved"}
+    assert set(diff(model, made, facts)["edit"]) == {0, 1, 2, 3}
 
 
 def test_batches_are_one_edit_of_their_facts(model: Model, facts: list[Fact]) -> None:
@@ -256,8 +264,6 @@ def test_a_real_editor_with_its_second_moment(model: Model, facts: list[Fact]) -
     hparams = {"rome": RomeHparams(steps=2, context_lengths=((1, 5),))}
     options: dict[str, Any] = {"layers": {"rome": [1]}, "hparams": hparams, "progress": False}
     board = leaderboard(model, facts[:2], ["rome"], moments={1: moment}, **options)
-    from mechinterp.editing.singles import edit_each
-
     edits = edit_each(model, EDITORS["rome"], facts[:2], [1], moments=moment, hparams=hparams["rome"],
                       allow_disabling=True, progress=False)  # fmt: skip
     assert np.allclose(values(board, "rome", "single", 1), by_hand(model, edits, facts[:2]), atol=1e-5)

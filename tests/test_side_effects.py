@@ -234,7 +234,7 @@ def test_the_figure_of_a_diff_counts_and_names(model: Model) -> None:
 def test_a_weighted_correlation_is_that_of_the_repeated_sample(lists: tuple[list[int], list[int], list[int]]) -> None:
     x, y, weights = (np.array(values, dtype=float) for values in lists)
     again = weights.astype(int)
-    [found] = weighted_spearman(x, y, weights[None]) if again.sum() else [np.nan]
+    [found] = weighted_spearman(x, [y], weights[None])[0] if again.sum() else [np.nan]
     a, b = np.repeat(x, again), np.repeat(y, again)
     if len(set(a)) < 2 or len(set(b)) < 2:
         assert np.isnan(found)
