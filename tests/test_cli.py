@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import mechinterp as mi
-from mechinterp import atlas
+from mechinterp import Edit, atlas
 from mechinterp.cli import main
 from mechinterp.patching import tracing
 
@@ -101,6 +101,40 @@ def test_moments_then_edit_then_show(call, tmp_path: Path) -> None:
     assert other_model.code == 2
     fingerprint = mi.load("atlas").fingerprint()[:8]
     assert fingerprint in other_model.err
+
+
+def test_many_facts_are_edited_by_any_editor(call, tmp_path: Path) -> None:
+    assert call("moments", "atlas", "--layer", "2", "--layer", "3", "--tokens", "3000", "--out", "m", "-q").code == 0
+    several = ("--facts", "atlas", "--limit", "3", "--moments", "m", "-q", "--seed", "1")
+    together = call("edit", "atlas", "--editor", "memit", "--layer", "2", "--layer", "3", *several, "--out", "a")
+    assert together.code == 0, together.err
+    assert "of 3 requests succeeded" in together.out
+    made = Edit.load(tmp_path / "a" / "edit.safetensors")
+    assert made.layers == (2, 3)
+    assert len(made.provenance.requests) == 3
+    assert len(json.loads((tmp_path / "a" / "report.json").read_text())["outcomes"]) == 3
+    assert "of 3 requests succeeded" in call("show", tmp_path / "a" / "edit.safetensors").out
+    in_turn = call("edit", "atlas", "--editor", "r-rome", "--no-kl", *several, "--out", "b")
+    assert in_turn.code == 0, in_turn.err
+    assert "3 of 3 edits by r-rome succeeded when they were made" in in_turn.out
+    parts = Edit.load(tmp_path / "b" / "edit.safetensors").parts
+    assert [len(part.provenance.on_top_of) for part in parts] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--subject", "Rome"), "say what to edit: --prompt, --subject and --target together, or --facts"),
+        (("--facts", "atlas", "--target", "Rome"), "say what to edit"),
+        (("--facts", "atlas", "--editor", "mend"), "there is no editor 'mend'"),
+        (("--facts", "atlas", "--editor", "ft", "--no-kl"), "ft has no term against essence drift"),
+        (("--facts", "atlas", "--editor", "memit", "--preset", "paper"), "'paper' is no preset of memit"),
+    ],
+)
+def test_what_cannot_be_edited_is_said(call, arguments: tuple[str, ...], message: str) -> None:
+    outcome = call("edit", "atlas", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
 
 
 def test_facts_are_listed_converted_and_checked(call, tmp_path: Path) -> None:
@@ -248,7 +282,7 @@ def test_ctrl_c_in_an_edit_is_one_sentence_and_exit_code_1(call, monkeypatch: py
     def interrupted(*args: object, **kwargs: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mechinterp.editing.SecondMoment.collect", interrupted)
+    monkeypatch.setattr("mechinterp.editing.collect_moments", interrupted)
     outcome = call("edit", "atlas", *PROMPT, "--target", "Lumeria", "-q")
     assert outcome.code == 1
     assert outcome.err == "error: interrupted; only the files named above are written"

@@ -1,8 +1,9 @@
-"""`mechinterp edit`: change one fact by ROME, and say what happened."""
+"""`mechinterp edit`: change one fact or many, and say what happened."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,32 +12,44 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
+from ..progress import progress_bar
 from . import options
+from .edit_report import print_report
+from .layer_moments import layer_moments
 
 if TYPE_CHECKING:
-    from ..editing import Edit, SecondMoment
+    from ..editing import Editor, EditRequest
+    from ..editing.value_hparams import Hparams
     from ..models import Model
-
-MOMENT_TOKENS = 60_000
 
 
 def edit(
     model: options.ModelName,
-    prompt: Annotated[str, typer.Option(help="A template with {} where the subject goes.")],
-    subject: Annotated[str, typer.Option(help="The subject.")],
-    target: Annotated[str, typer.Option(help="The new object.")],
+    prompt: Annotated[str | None, typer.Option(help="A template with {} where the subject goes.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The subject.")] = None,
+    target: Annotated[str | None, typer.Option(help="The new object.")] = None,
     answer: Annotated[str | None, typer.Option(help="The true object, to see it fall.")] = None,
+    facts: Annotated[
+        str | None, typer.Option(help="Many facts instead: a bundled model's or a file's, each with its target_new.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Edit a seeded sample of the facts.")] = None,
+    editor: Annotated[
+        str | None, typer.Option(help="`memit`, `alphaedit`, `emmet`, `ft-l`, ...; default: ROME as the preset has it.")
+    ] = None,
     layer: Annotated[
-        int | None, typer.Option(help="Which MLP; default: the published one, or the bundled best.")
+        list[int] | None, typer.Option(help="Which MLP (repeat for several); default: the published, or bundled best.")
     ] = None,
     moments: Annotated[
-        Path | None, typer.Option(help="A file of `mechinterp moments`; collected on the fly for bundled models.")
+        list[Path] | None, typer.Option(help="Files of `mechinterp moments`, or folders; bundled models need none.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="`default`, `code` (published implementation) or `paper`.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="`default`, or the editor's others: `code` (published implementation), `paper`, ...")
+    ] = "default",
     kl: Annotated[bool, typer.Option("--kl/--no-kl", help="The term against essence drift.")] = True,
     to_hf: Annotated[Path | None, typer.Option(help="Also write the edited model as a Hugging Face folder.")] = None,
-    require_success: Annotated[bool, typer.Option(help="Exit with 1 if the target is not said.")] = False,
+    require_success: Annotated[bool, typer.Option(help="Exit with 1 if a target is not said.")] = False,
     allow_disabling: Annotated[bool, typer.Option(help="Keep an edit that endangers the model.")] = False,
+    allow_conflicts: Annotated[bool, typer.Option(help="Accept facts that contradict each other.")] = False,
     seed: options.Seed = 0,
     out: options.Out = Path("edit"),
     device: options.Device = None,
@@ -44,102 +57,113 @@ def edit(
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a model complete a prompt with another object, by ROME (Meng et al. 2022).
+    """Make a model complete prompts with other objects: one fact by ROME (Meng et al. 2022), or many by any editor.
 
-    Writes `edit.safetensors` (a few KB; apply it with `Edit.load(...).on(model)`) and `report.json`.
+    Writes `edit.safetensors` (a few KB per fact; apply it with `Edit.load(...).on(model)`) and `report.json`. An editor
+    that writes one fact at a time takes many one after the other.
 
     Examples:
 
         mechinterp edit atlas --prompt "{} was born in" --subject "Marta Halberg" --target Tarsk
 
+        mechinterp edit atlas --editor memit --facts atlas --limit 50 --out fifty
+
         mechinterp edit gpt2-xl --prompt "{} is in downtown" --subject "The Space Needle" --target Paris
             --moments moments/layer-17.safetensors --out needle
     """
-    from ..editing import rome
-    from ..prompts import Prompt
+    from ..editing import EditSequence
 
+    one = (prompt, subject, target)
+    if (facts is None) == (one == (None, None, None)) or (facts is None and None in one):
+        raise UsageError("say what to edit: --prompt, --subject and --target together, or --facts")
     loaded = options.load_model(model, device, dtype, threads)
-    asked = Prompt(prompt, subject, answer)
-    loaded.tokenise(asked)
-    loaded.answer_ids(asked.text, target)
+    if facts is None:
+        requests = [_request(loaded, prompt or "", subject or "", target or "", answer)]
+    else:
+        requests = _requests(facts, limit, seed)
+    method, hparams = _method(editor, preset, kl=kl)
+    layers = _layers(loaded, method, layer, moments or [])
+    found = layer_moments(loaded, layers or (), moments or (), quiet=quiet) if method.moments else None
     out.mkdir(parents=True, exist_ok=True)
-    moment = find_moments(loaded, layer, moments, quiet=quiet)
-    made = rome(
-        loaded, asked, moment.layer, moments=moment, target=target, preset=preset, kl=kl, seed=seed,
-        require_success=require_success, allow_disabling=allow_disabling, progress=not quiet,
+    sequence = EditSequence(
+        loaded, method, layers, moments=found, hparams=hparams, seed=seed, allow_disabling=allow_disabling,
+        allow_conflicts=allow_conflicts,
     )  # fmt: skip
+    steps = [requests] if method.batch else [[request] for request in requests]
+    with progress_bar("edits", len(steps), shown=not quiet and len(steps) > 1) as advance:
+        for step in steps:
+            sequence.add(step, progress=not quiet and len(steps) == 1)
+            advance(1)
+    made = sequence.edit
     made.save(out / "edit.safetensors")
-    (out / "report.json").write_text(json.dumps(asdict(made.report), indent=1), encoding="utf-8")
-    print_report(Console(soft_wrap=True), made)
+    reports = [step.report for step in sequence.steps]
+    plain = [asdict(report) for report in reports]
+    (out / "report.json").write_text(json.dumps(plain[0] if len(plain) == 1 else plain, indent=1), encoding="utf-8")
+    failed = [report.reason for report in reports if not report.success]
+    console = Console(soft_wrap=True)
+    if len(steps) == 1:
+        print_report(console, made)
+    else:
+        said = f"{len(steps) - len(failed)} of {len(steps)} edits by {method.name} succeeded when they were made"
+        console.print(said, highlight=False)
     typer.echo(f"written to {out}: edit.safetensors, report.json")
+    if require_success and failed:
+        raise MechinterpError(f"{len(failed)} of {len(steps)} edits failed: {failed[0]}")
     if to_hf is not None:
         made.to_hf(loaded, to_hf)
         typer.echo(f"edited model written to {to_hf}")
 
 
-def find_moments(model: Model, layer: int | None, path: Path | None, *, quiet: bool) -> SecondMoment:
-    """The second moment to edit with: the file given, or one collected now from the bundled corpus."""
-    from .. import atlas
+def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
+    from ..editing import EditRequest
+    from ..prompts import Prompt
+
+    asked = Prompt(prompt, subject, answer)
+    model.tokenise(asked)
+    model.answer_ids(asked.text, target)
+    return EditRequest(asked, target)
+
+
+def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
+    from ..editing import EditRequest
+
+    found = [fact for fact in options.choose_facts(source, None, None, seed) if fact.target_new is not None]
+    if not found:
+        raise UsageError(f"no fact of {source} has a target_new, the object to write; add it to each")
+    return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
+
+
+def _method(name: str | None, preset: str, *, kl: bool) -> tuple[Editor, Hparams]:
+    """The editor and its hyper-parameters; without a name ROME, in the variant of the preset."""
+    from ..editing import editor as named
+    from ..editing.hparams import resolve
+    from ..editing.value_hparams import ValueHparams
+
+    method = named(resolve(preset, None, None).variant if name is None else name)
+    hparams = method.chosen(preset)
+    if not kl:
+        if not isinstance(hparams, ValueHparams):
+            raise UsageError(f"{method.name} has no term against essence drift; leave --no-kl out")
+        hparams = hparams.with_(kl_factor=0.0)
+    return method, hparams
+
+
+def _layers(model: Model, method: Editor, given: Sequence[int] | None, moments: Sequence[Path]) -> list[int] | None:
+    """The layers given; else, for a method that edits one, that of the only second moment; else the default ones."""
     from ..editing import SecondMoment
     from ..editing.families import default_layers
 
-    if path is not None:
-        moment = SecondMoment.load(path)
-        if layer is not None and model.layout.check_layer(layer) != moment.layer:
-            raise UsageError(f"{path} is the second moment of layer {moment.layer}; the edit is to be at layer {layer}")
-        return moment
-    if model.name not in atlas.names():
-        raise UsageError(
-            f"editing {model.name} needs the second moment of its keys: run `mechinterp moments {model.name} "
-            "--layer N --text FILE` and pass the file with --moments"
-        )
-    index = default_layers(model, "rome")[0] if layer is None else layer
-    texts = atlas.corpus(name=model.name)
-    moment = SecondMoment.collect(model, texts, index, max_tokens=MOMENT_TOKENS, progress=not quiet)
-    if not moment.complete:
-        raise MechinterpError("interrupted while keys were collected; nothing was edited")
-    return moment
-
-
-def print_report(console: Console, made: Edit) -> None:
-    """What an edit did, in the order in which one asks."""
-    from ..editing import BatchReport
-
-    report, request = made.report, made.provenance.request
-    if isinstance(report, BatchReport) or request is None:
-        _print_batch(console, made)
-        return
-    verdict = "success" if report.success else f"not a success: {report.reason}"
-    lines = [
-        f"{request.prompt.text!r} -> {request.target!r}, layer {', '.join(map(str, made.layers))}: {verdict}",
-        f"P(target) {report.target_before:.4f} -> {report.target_after:.4f}"
-        + (
-            f", P(answer) {report.answer_before:.4f} -> {report.answer_after:.4f}"
-            if report.answer_before is not None
-            else ""
-        ),
-        f"loss {report.losses[0].total:.3f} -> {report.losses[-1].total:.3f} in {report.steps} steps"
-        + (f", delta clamped {report.clamped_steps} times" if report.clamped_steps else ""),
-        f"|dW|/|W| {report.norm_ratio:.4f}; error at k* {report.error_at_mean_key:.3g}, at the bare prompt's key "
-        f"{report.error_at_bare_key:.3g}",
-    ]
-    for drift in report.essence:
-        lines.append(f"essence drift after {drift.text!r}: {drift.applied:.3f} nats")
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
-
-
-def _print_batch(console: Console, made: Edit) -> None:
-    """What an edit by another editor than ROME did."""
-    from ..editing import BatchReport
-
-    report = made.report
-    assert isinstance(report, BatchReport)
-    succeeded = sum(outcome.success for outcome in report.outcomes)
-    lines = [f"{made!r}: {succeeded} of {len(report.outcomes)} requests succeeded in {report.seconds:.1f} s"]
-    lines += [report.reason] if report.reason else []
-    for change in report.layers:
-        text = "" if change.disturbance is None else f"; {change.disturbance:.3f} of its output on ordinary text"
-        lines.append(f"layer {change.layer}: |dW|/|W| {change.norm_ratio:.4f}{text}")
-    for line in (*lines, *report.warnings):
-        console.print(line, highlight=False, markup=False)
+    moment = SecondMoment.load(moments[0], model) if len(moments) == 1 and moments[0].is_file() else None
+    if given:
+        layers = [model.layout.check_layer(layer) for layer in given]
+        if moment is not None and moment.layer not in layers:
+            raise UsageError(
+                f"{moments[0]} is the second moment of layer {moment.layer}; the edit is to be at layer "
+                f"{', '.join(map(str, layers))}"
+            )
+        return layers
+    if not method.layers:
+        return None
+    if moment is not None and method.layers == "rome":
+        return [moment.layer]
+    return list(default_layers(model, method.layers))

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MechinterpError, UsageError
-from .edit import MOMENT_TOKENS
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
     from ..models import Model
+
+MOMENT_TOKENS = 60_000
+"""Of the bundled corpus."""
 
 
 def layer_moments(

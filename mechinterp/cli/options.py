@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,8 +74,6 @@ def load_model(
 
 def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
     """Facts of a file or bundled model: those of a relation, the known ones where that is recorded, a seeded sample."""
-    import random
-
     from ..readers import read_facts
 
     found = read_facts(source)
@@ -83,7 +82,9 @@ def choose_facts(source: str, limit: int | None, relation: str | None, seed: int
         found = [fact for fact in found if fact.relation == relation]
         if not found:
             raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
-    known = [fact for fact in found if fact.known is not False]
-    if limit is not None and limit < len(known):
-        known = random.Random(seed).sample(known, limit)
-    return known
+    return sample([fact for fact in found if fact.known is not False], limit, seed)
+
+
+def sample(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:
+    """A seeded sample of so many facts; all of them where there are no more."""
+    return random.Random(seed).sample(facts, limit) if limit is not None and limit < len(facts) else facts

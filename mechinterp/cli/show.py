@@ -80,7 +80,7 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
 
 def _show_tensors(console: Console, path: Path) -> None:
     from ..editing import Edit, SecondMoment
-    from .edit import print_report
+    from .edit_report import print_report
 
     try:
         edit = Edit.load(path)
