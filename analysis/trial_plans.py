@@ -101,7 +101,7 @@ def plan_trials(
                 used = parts if size == 1 else [part for part in parts if len(part) == size][:groups]
                 left = len(facts) - sum(map(len, used))
                 if left:
-                    notes.append(f"{one.name}, {edits} edits of {size}: {left} of {len(facts)} facts are in no group")
+                    notes.append(f"{edits} edits of {size}: {left} of {len(facts)} facts are in no group")
                 for number, part in enumerate(used):
                     looked = retained and mode == SEQUENTIAL and size == max(sizes) and number == 0
                     first = number * SINGLES_AT_ONCE if size == 1 else number

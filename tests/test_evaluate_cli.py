@@ -97,7 +97,7 @@ def test_a_sequence_has_a_figure_of_its_retention(call: Call, tmp_path: Path) ->
     assert code == 0, err
     assert "retention-large.png" in out
     assert (tmp_path / "e" / "retention-large.png").read_bytes().startswith(b"\x89PNG")
-    assert "note: large, sequential edits of 3: 1 of 4 facts are in no group" in out
+    assert "note: sequential edits of 3: 1 of 4 facts are in no group" in out
 
 
 def test_rome_with_moments_of_the_command_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

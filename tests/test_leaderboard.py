@@ -114,7 +114,7 @@ def test_batches_are_one_edit_of_their_facts(model: Model, facts: list[Fact]) ->
         ("small", 1, 5), ("small", 2, 4), ("large", 1, 5)
     ]  # fmt: skip
     assert board.notes == (
-        "small, batch edits of 2: 1 of 5 facts are in no group",
+        "batch edits of 2: 1 of 5 facts are in no group",
         "large is absent from batches of 2: it writes one fact at a time",
     )
     whole = leaderboard(model, facts, ["small"], edits="batch", sizes=[5], progress=False)
