@@ -34,7 +34,7 @@ def moments(
         typer.Option(help="A .txt or .jsonl file, or `atlas` for the bundled corpus (default for bundled models)."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many tokens; about 10 per MLP unit is enough.")
+        int | None, typer.Option(min=1, help="Stop after this many tokens; 100 per MLP unit were enough on `atlas`.")
     ] = None,
     until: Annotated[
         str | None,
