@@ -23,9 +23,10 @@ def bridge_of(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, nam
     """
     hf_model.eval()
     check_finite(hf_model, name)
-    plain = some_logits(hf_model)
+    called = f"{name} ({type(hf_model).__name__})"
+    plain = some_logits(hf_model, called)
     bridge = _boot(hf_model, tokenizer, name)
-    check_faithful(plain, some_logits(hf_model), f"{name} ({type(hf_model).__name__})")
+    check_faithful(plain, some_logits(hf_model, f"{called}, bridged by TransformerLens,"), called)
     return bridge
 
 

@@ -22,8 +22,12 @@ _FINE = 1e-3
 """What another order of adding may cost, as a share of the largest logit; a wrong part costs far more."""
 
 
-def some_logits(hf_model: Any) -> Float[Tensor, "pos vocab"]:
+def some_logits(hf_model: Any, name: str) -> Float[Tensor, "pos vocab"]:
     """Logits of a few fixed tokens, as transformers runs the model (a bridged one through its bridge).
+
+    Args:
+        hf_model: the model.
+        name: what messages call it.
 
     Raises:
         MechinterpError: the model does not run on token ids alone.
@@ -38,7 +42,7 @@ def some_logits(hf_model: Any) -> Float[Tensor, "pos vocab"]:
         raise
     except Exception as error:  # whatever a model of another kind trips over: the sentence is the same
         raise MechinterpError(
-            f"{type(hf_model).__name__} cannot be run on token ids as a decoder is: {first_line(error)[:200]}"
+            f"{name} cannot be run on token ids, as a decoder is: {first_line(error)[:200]}"
         ) from error
     return logits
 

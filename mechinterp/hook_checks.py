@@ -79,8 +79,9 @@ def dead(layout: Layout, ids: Tensor) -> dict[str, str]:
 
 def _shape(layout: Layout, component: str, length: int) -> list[int | str]:
     """Of a component's activation for one row of tokens: anything else would be written to other tokens or heads."""
+    wide: dict[str, int | str] = {names.KEY: "d_mlp", names.EMBED: layout.d_embed}
     if component not in names.PER_HEAD:
-        return [1, length, "d_mlp" if component == names.KEY else layout.d_model]
+        return [1, length, wide.get(component, layout.d_model)]
     return [1, length, layout.n_kv_heads if component in (names.K, names.V) else layout.n_heads, layout.d_head]
 
 

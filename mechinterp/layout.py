@@ -101,6 +101,11 @@ class Layout:
         return int(getattr(self.config, "n_key_value_heads", None) or self.config.n_heads)
 
     @property
+    def d_embed(self) -> int:
+        """Width of token embeddings: that of the residual stream, unless they are projected into it (OPT-350m)."""
+        return int(getattr(self.hf_config, "word_embed_proj_dim", None) or self.d_model)
+
+    @property
     def d_head(self) -> int:
         return int(self.config.d_head)
 

@@ -24,7 +24,7 @@ from .checkpoints import locate, read_checkpoint
 from .errors import MechinterpError, UsageError
 from .footprint import check_fits
 from .layout import Layout, original_names
-from .placement import device_of, fetched
+from .placement import device_of, fetched, is_spread
 from .preflight import preflight
 from .prompts import Prompt
 
@@ -191,6 +191,8 @@ def load(
     if dtype is not None and hf_model.dtype != dtype:
         hf_model = hf_model.to(dtype)
     if device is not None:
+        if is_spread(hf_model):
+            raise UsageError("this model is spread over several places by its device_map; leave out device")
         hf_model = hf_model.to(device)
     bundled = isinstance(source, str) and source in atlas.names()
     return _finish(bridge_of(hf_model, tokenizer, called), tokenizer, called, bundled=bundled)

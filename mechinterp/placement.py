@@ -23,6 +23,11 @@ def device_of(hf_model: Any) -> torch.device:
     return torch.device("cpu") if placed else next(resident, torch.device("cpu"))
 
 
+def is_spread(hf_model: Any) -> bool:
+    """Whether a device_map has put its parts in several places."""
+    return len({str(place) for place in (getattr(hf_model, "hf_device_map", None) or {}).values()}) > 1
+
+
 def is_offloaded(hf_model: Any) -> bool:
     """Whether some weights are not resident."""
     return any(parameter.is_meta for parameter in hf_model.parameters())

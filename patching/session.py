@@ -201,6 +201,8 @@ class Session:
             kv = placed.component in (K, V)
             heads = len(placed.heads) or (layout.n_kv_heads if kv else layout.n_heads)
             return heads, int(layout.config.d_head)
+        if placed.component == EMBED:
+            return (layout.d_embed,)
         return (layout.d_mlp if placed.component == KEY else layout.d_model,)
 
     def _given(self, source: Given, placed: Placed, shape: tuple[int, ...]) -> Tensor:

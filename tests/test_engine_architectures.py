@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("unchecked_types")
 
 PLAIN_ONLY = ("bloom", "gpt_bigcode", "xglm")
 """Their layers share what is made for a batch of fixed size, so no row can join."""
-EXACT = tuple(kind for kind in FAMILIES if kind not in (*PLAIN_ONLY, *NOT_LOADED))
+WITHOUT_PARTS = ("opt_350m",)
+"""Attention and MLP do not add up to the residual stream (norms behind), so causal tracing has nothing to restore."""
+EXACT = tuple(kind for kind in FAMILIES if kind not in (*PLAIN_ONLY, *WITHOUT_PARTS, *NOT_LOADED))
 
 PROMPTS = [
     mi.Prompt("{} lives in the old town of", "ada bo", "oslo turku", id="subject first, two answer tokens"),

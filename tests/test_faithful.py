@@ -31,12 +31,20 @@ def test_rounding_is_told_from_another_computation(dtype: torch.dtype, rounding:
 
 def test_a_model_that_is_no_decoder_says_what_it_is() -> None:
     network = hf_model()
-    network.forward = lambda **named: None  # type: ignore[method-assign]
-    with pytest.raises(MechinterpError, match="GPT2LMHeadModel cannot be run on token ids as a decoder is"):
-        some_logits(network)
+    network.forward = lambda nothing: None  # type: ignore[method-assign]
+    with pytest.raises(MechinterpError, match="^it cannot be run on token ids, as a decoder is: .*<lambda>"):
+        some_logits(network, "it")
     config = BertConfig(vocab_size=34, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
     with pytest.raises(MechinterpError, match=r"two-way \(BertForMaskedLM\) is no decoder: what it says at a token"):
         mi.load(BertForMaskedLM(config), tokenizer=words(), name="two-way")
+
+
+def test_a_bridge_that_does_not_run_is_told_from_a_model_that_does_not() -> None:
+    """TransformerLens 4.3 asks the OPT without a norm at its end for that norm."""
+    network = hf_model("opt_post_norm")
+    sentence = r"odd \(OPTForCausalLM\), bridged by TransformerLens, cannot be run on token ids, .*final_layer_norm"
+    with pytest.raises(MechinterpError, match=sentence):
+        mi.load(network, tokenizer=words(), name="odd")
 
 
 @pytest.mark.parametrize("kind", ["gptj", "bloom"])

@@ -79,6 +79,13 @@ def test_a_device_map_needs_something_to_read(folder: Path) -> None:
             mi.load(source, device_map="auto", **more)  # type: ignore[arg-type]
 
 
+def test_a_model_that_is_spread_is_not_moved() -> None:
+    network = hf_model("llama")
+    network.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    with pytest.raises(UsageError, match="spread over several places by its device_map; leave out device"):
+        mi.load(network, tokenizer=words(), device="cpu")
+
+
 def test_a_model_spread_over_several_gpus_takes_its_tokens_on_the_first() -> None:
     network = torch.nn.Linear(2, 2, device="meta")
     network.hf_device_map = {"a": "disk", "b": 1, "c": 0}

@@ -18,7 +18,7 @@ import mechinterp as mi
 from mechinterp import Edit, LinearMemory, MechinterpError, Prompt, SecondMoment
 from mechinterp.editing import Factors, Provenance, RomeHparams, rome
 from mechinterp.models import Model
-from mechinterp.patching import mlp_key, mlp_value, read, subject
+from mechinterp.patching import forward, mlp_key, mlp_value, read, subject
 
 from .tokenizers import words
 from .zoo import hf_model
@@ -60,8 +60,8 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 def worst_pair(model: Model) -> float:
     """Keys times weights against values, in every layer, at every token."""
     layout, worst = model.layout, 0.0
-    with torch.no_grad():
-        _, cache = model.bridge.run_with_cache(torch.tensor([model.encode(PROMPT.text)]), use_cache=False)
+    hooks = [hook(layer) for layer in range(model.n_layers) for hook in (layout.key_hook, layout.value_hook)]
+    cache = forward(model, torch.tensor([model.encode(PROMPT.text)]), reads=hooks).cache
     for layer in range(model.n_layers):
         weight, bias = layout.down_projection(layer).detach(), layout.down_bias(layer)
         values = cache[layout.key_hook(layer)] @ weight + (0 if bias is None else bias.detach())

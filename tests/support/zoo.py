@@ -53,6 +53,8 @@ FAMILIES = {
     "neox_sequential": "GPT-NeoX, sequential blocks",
     "gptj": "GPT-J",
     "opt": "OPT",
+    "opt_350m": "OPT-350m, projected embeddings",
+    "opt_post_norm": "OPT, norms behind",
     "bloom": "BLOOM",
     "falcon": "Falcon",
     "falcon_alibi": "Falcon with ALiBi",
@@ -94,7 +96,7 @@ FAMILIES = {
 }
 """Kind -> what people call it."""
 
-NOT_LOADED = ("falcon_alibi", "falcon_new", "gemma4")
+NOT_LOADED = ("opt_post_norm", "falcon_alibi", "falcon_new", "gemma4")
 """Refused as a whole: TransformerLens computes something else, cannot bridge it, or bridges it to another residual."""
 
 
@@ -105,6 +107,7 @@ def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
     grouped, sliding = {"num_key_value_heads": 2}, {"sliding_window": size.window}
     experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
     local = {"attention_types": [[["global"], 1], [["local"], size.num_hidden_layers - 1]], "window_size": size.window}
+    post_norm = {"ffn_dim": mlp, "pad_token_id": 1, "do_layer_norm_before": False}
     latent = {"q_lora_rank": None, "kv_lora_rank": 8, "first_k_dense_replace": size.num_hidden_layers}
     latent |= dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), width)
     return {
@@ -115,6 +118,8 @@ def _own(kind: str, size: Size) -> tuple[str, dict[str, Any]]:
         "neox_sequential": ("gpt_neox", {"rotary_pct": 0.5, "use_parallel_residual": False}),
         "gemma2": ("gemma2", grouped | heads | sliding),
         "opt": ("opt", {"ffn_dim": mlp, "word_embed_proj_dim": size.hidden_size, "pad_token_id": 1}),
+        "opt_post_norm": ("opt", post_norm | {"word_embed_proj_dim": size.hidden_size}),
+        "opt_350m": ("opt", post_norm | {"word_embed_proj_dim": size.hidden_size // 2}),
         "qwen2": ("qwen2", grouped),
         "qwen3": ("qwen3", grouped | heads),
         "mistral": ("mistral", grouped | sliding),
