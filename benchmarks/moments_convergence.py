@@ -5,8 +5,9 @@
     python benchmarks/moments_convergence.py --figure docs/moments-convergence.png --out results
 
 `atlas`: layer 3 of the bundled model, text of its own kind, the truth from other text.  `gpt2-small`: a random model
-of that shape (768, 3,072 units) on wikitext's words; there is no truth to be had from 280,000 tokens: shown is the estimate that `mechinterp moments` shows (one look against the look before, which for independent tokens is
-the cosine with the truth).  Each call writes one table; `--figure` draws those that are there.
+of that shape (768, 3,072 units) on wikitext's words; there is no truth to be had from 280,000 tokens: shown is the
+estimate that `mechinterp moments` shows, one look against the look before, which for independent tokens is the cosine
+with the truth.  Each call writes one table; `--figure` draws those that are there.
 """
 
 from __future__ import annotations
