@@ -63,6 +63,10 @@ def bake(edit: Edit, model: Model, *, force: bool = False) -> Undo:
     The sum is taken in float32 or finer and rounded once to the precision of the weights.
     """
     edit.check(model, force=force)
+    if model.is_unchanged:
+        raise MechinterpError(
+            f"{model.name} is in use by something that holds its weights unchanged; bake the edit when that has ended"
+        )
     backup: dict[int, Tensor] = {}
     edited: dict[int, Tensor] = {}
     for layer in edit.layers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +130,14 @@ class Edit:
         if report is None:
             raise UsageError(f"this edit was made by {self.provenance.method!r} and has no report")
         return report
+
+    def noted(self, **figures: object) -> Edit:
+        """The same edit with more among the hyper-parameters of its origin."""
+        parts = (
+            replace(part, provenance=replace(part.provenance, hparams={**part.provenance.hparams, **figures}))
+            for part in self.parts
+        )
+        return Edit(tuple(parts))
 
     def __or__(self, other: Edit) -> Edit:
         """Both edits together; a part that is in both counts once.

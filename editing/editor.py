@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..models import Model
 from ..prompts import Fact, Prompt
 from .edit import Edit
+from .families import family_preset
 from .moments import SecondMoment
 from .past import PastKeys
 from .request import EditRequest
@@ -41,7 +42,8 @@ class Editor:
         values: the value step for many requests in one batch, where the method has one that does not depend on the
             other requests: `(model, requests, layers, *, hparams, contexts, progress) -> list[Value]`.
         each: a faster way to make an edit of every request alone: `(model, requests, layers, *, hparams, seed, force,
-            progress) -> list[Edit]`.
+            progress) -> list[Edit]` (and `past`, where it remembers); disabling ones are returned and say so.
+        variant: the editor that hyper-parameters of this type belong to, where several share the type.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Editor:
     remember: Callable[..., Any] | None = None
     values: Callable[..., list[Value]] | None = None
     each: Callable[..., list[Edit]] | None = None
+    variant: Callable[[Any], str] | None = None
 
     def __call__(
         self,
@@ -105,11 +108,15 @@ class Editor:
                 f"{self.name} writes one fact at a time, not {len(asked)}; edit them one after the other with "
                 "EditSequence, or each alone with edit_each"
             )
-        options: dict[str, Any] = {"seed": seed, "force": force, "progress": progress}
+        if past is not None and self.remember is None:
+            raise UsageError(f"{self.name} remembers nothing of earlier edits; leave past= out")
+        options: dict[str, Any] = {
+            "seed": seed, "force": force, "progress": progress, "allow_disabling": allow_disabling,
+        }  # fmt: skip
         if self.moments:
             if moments is None:
                 raise UsageError(f"{self.name} needs the second moments of the layers it edits; pass moments=")
-            options |= {"moments": moments, "allow_disabling": allow_disabling}
+            options["moments"] = moments
         if self.contexts:
             options["contexts"] = contexts
         if self.remember is not None:
@@ -118,21 +125,35 @@ class Editor:
             options["values"] = values
         if self.batch:
             options["allow_conflicts"] = allow_conflicts
-        return self.make(model, asked, layers, hparams=self.chosen(preset, hparams), **options)
+        chosen = self.chosen(preset, hparams, model)
+        with model.unchanged():
+            made = self.make(model, asked, layers, hparams=chosen, **options)
+        return made.noted(preset=next((name for name, known in self.presets.items() if known == chosen), "own"))
 
-    def chosen(self, preset: str = "default", hparams: Hparams | None = None) -> Hparams:
+    def chosen(self, preset: str = "default", hparams: Hparams | None = None, model: Model | None = None) -> Hparams:
         """The hyper-parameters that these options mean.
+
+        Args:
+            preset: a name in `self.presets`; where there is one for the model's family ("code-gpt2-xl"), that one.
+            hparams: of your own.
+            model: whose family counts.
 
         Raises:
             UsageError: an unknown preset, or hyper-parameters of another method.
         """
-        if hparams is not None:
-            if not isinstance(hparams, self.hparams):
-                raise UsageError(f"{self.name} takes {self.hparams.__name__}, not {type(hparams).__name__}")
-            return hparams
-        if preset not in self.presets:
-            raise UsageError(f"{preset!r} is no preset of {self.name}; choose one of {', '.join(self.presets)}")
-        return self.presets[preset]
+        if hparams is None:
+            name = preset if model is None else family_preset(model, preset, self.presets)
+            if name not in self.presets:
+                raise UsageError(f"{preset!r} is no preset of {self.name}; choose one of {', '.join(self.presets)}")
+            return self.presets[name]
+        if not isinstance(hparams, self.hparams):
+            raise UsageError(f"{self.name} takes {self.hparams.__name__}, not {type(hparams).__name__}")
+        if self.variant is not None and self.variant(hparams) != self.name:
+            raise UsageError(
+                f"these hyper-parameters are of {self.variant(hparams)}, not of {self.name}; use that editor, or "
+                f"change a preset of {self.name} (EDITORS[{self.name!r}].presets[...].with_(...))"
+            )
+        return hparams
 
 
 def moments_of(moments: Moments, layers: Sequence[int]) -> dict[int, SecondMoment]:

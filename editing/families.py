@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -41,6 +42,13 @@ def family_of(model: Model) -> Family | None:
         if entry["bundled"] == model.name if "bundled" in entry else entry["architecture"] == model.architecture:
             return Family(entry["name"], entry, entry["source"])
     return None
+
+
+def family_preset(model: Model, preset: str, presets: Mapping[str, object]) -> str:
+    """The preset of the model's family, "code-gpt2-xl" for "code" say, where there is one; else the one named."""
+    family = family_of(model)
+    own = preset if family is None else f"{preset}-{family.figures.get('preset', '')}"
+    return own if own in presets else preset
 
 
 def default_layers(model: Model, editor: str) -> tuple[int, ...]:

@@ -210,6 +210,10 @@ class SecondMoment(Spectral):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the matrix, its origin and its repair."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.layer} {self.model} {self.texts} {self.tokens} {self.repair}".encode())
         digest.update(tensor_bytes(self.matrix))
         return digest.hexdigest()

@@ -24,18 +24,16 @@ class NullSpace:
 
     Args:
         used: an orthonormal basis of the directions that are left alone.
-        moments: fingerprint of the second moment it came from.
     """
 
     used: Float64[Tensor, "direction d_mlp"]
-    moments: str = ""
 
     @staticmethod
     def of(moments: SecondMoment, threshold: float, rule: str = "share") -> NullSpace:
         """The null space of a second moment.
 
         Args:
-            moments: C.
+            moments: C, as it was collected: a repair plays no part, since nothing is inverted.
             threshold: what counts as small.
             rule: "absolute": eigenvalues below `threshold`, as the published code has it (2e-2), whatever the scale of
                 the model's keys; "share": the smallest eigenvalues that together carry at most this share of the trace
@@ -49,7 +47,7 @@ class NullSpace:
             raise UsageError(f"{rule!r} is no rule for a null space; choose one of {', '.join(RULES)}")
         if not threshold > 0 or (rule == "share" and threshold >= 1):
             raise UsageError(f"the threshold of the null space is {threshold:g}; give one above 0 (a share: below 1)")
-        values, vectors = torch.linalg.eigh(moments.matrix)
+        values, vectors = moments.eigenvectors
         values = values.clamp_min(0)
         small = values < threshold if rule == "absolute" else values.cumsum(0) <= threshold * values.sum()
         free = int(small.sum())
@@ -59,7 +57,7 @@ class NullSpace:
                 f"with the threshold {threshold:g} ({rule}) {what} of layer {moments.layer} is in the null space (its "
                 f"eigenvalues go from {float(values[0]):.2g} to {float(values[-1]):.2g}); choose another threshold"
             )
-        return NullSpace(vectors[:, ~small].T.contiguous(), moments.fingerprint())
+        return NullSpace(vectors[:, ~small].T.contiguous())
 
     @staticmethod
     def everything(d_mlp: int) -> NullSpace:
@@ -73,5 +71,4 @@ class NullSpace:
 
     def project(self, keys: Float64[Tensor, "*key d_mlp"]) -> Float64[Tensor, "*key d_mlp"]:
         """P k."""
-        used = self.used.to(keys.device)
-        return keys - (keys @ used.T) @ used
+        return keys - (keys @ self.used.T) @ self.used

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..errors import MechinterpError, UsageError
+from ..errors import MechinterpError
+from ..layout import VALUE
 from ..models import Model
 from ..prompts import Fact, Prompt
 from .active import active_edits
@@ -90,11 +91,8 @@ def rome(
         templates = check_contexts(contexts)
     if value is None:
         [value] = values_of(model, [request], index, contexts=templates, hparams=chosen, progress=progress)
-    elif len(value.keys) != len(templates):
-        raise UsageError(
-            f"the value of {request.prompt.text!r} was found in {len(value.keys)} contexts, but {len(templates)} are "
-            "given; pass the contexts it was found with"
-        )
+    else:
+        value.check(request, index, VALUE, templates)
     insertion = _insert(memory, value, chosen)
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     factors = {index: Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from ..errors import UsageError
@@ -64,7 +65,12 @@ def _editor(name: str, source: str) -> Editor:
     return Editor(
         name=name, make=_rome, hparams=RomeHparams, source=source, layers="rome", batch=False, moments=True,
         contexts=True, values=_rome_values,
-        presets={preset: hparams.with_(variant=name) for preset, hparams in PRESETS.items()},
+        presets={
+            preset: hparams.with_(variant=name)
+            for preset, hparams in PRESETS.items()
+            if (name, preset) != ("rome", "paper")  # the paper's formula is r-ROME's
+        },
+        variant=attrgetter("variant"),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ two sequences on one model know nothing of each other, and the model is itself a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from ..errors import UsageError
@@ -48,7 +49,7 @@ class EditSequence:
         force: bool = False,
     ) -> None:
         self.model, self.editor = model, editor
-        self.hparams = editor.chosen(preset, hparams)
+        self.hparams = editor.chosen(preset, hparams, model)
         if editor.contexts and contexts is None and isinstance(self.hparams, ValueHparams):
             contexts = sampled_contexts(model, self.hparams, seed)  # once: of the unedited model, for every edit
         self.contexts = contexts
@@ -75,10 +76,7 @@ class EditSequence:
             MechinterpError: the edit cannot be made or is disabling; the sequence is as it was.
         """
         asked = [EditRequest.of(each) for each in requests]
-        if self._steps:
-            with self.edit.on(self.model):
-                made = self._make(asked, progress)
-        else:
+        with self.model.unchanged(), self.edit.on(self.model) if self._steps else nullcontext():
             made = self._make(asked, progress)
         self._steps.append(made)
         return made

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..errors import MechinterpError, UsageError
 from ..models import Model
@@ -11,10 +12,10 @@ from ..progress import progress_bar
 from .contexts import sample_contexts
 from .edit import Edit
 from .editor import Asked, Editor, Moments
-from .past import PastKeys
 from .request import EditRequest
-from .value import Value
 from .value_hparams import Hparams, ValueHparams
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def edit_each(
     *,
     moments: Moments | None = None,
     contexts: Sequence[str] | None = None,
-    past: PastKeys | None = None,
+    past: Any = None,
     preset: str = "default",
     hparams: Hparams | None = None,
     seed: int = 0,
@@ -40,7 +41,7 @@ def edit_each(
     force: bool = False,
     progress: bool = True,
 ) -> list[Edit | NotMade]:
-    """One edit per request; values are optimised together, which does not change them.
+    """One edit per request; what can be computed for many together is, which does not change it.
 
     Args:
         model: the model; edits that are on take part in every one.
@@ -58,31 +59,48 @@ def edit_each(
     asked = [EditRequest.of(each) for each in requests]
     if not asked:
         raise UsageError(f"{editor.name} was given no request; give at least one")
-    chosen = editor.chosen(preset, hparams)
-    if editor.each is not None:
-        made = editor.each(model, asked, layers, hparams=chosen, seed=seed, force=force, progress=progress)
-        return list(made)
+    chosen = editor.chosen(preset, hparams, model)
     if editor.contexts and contexts is None and isinstance(chosen, ValueHparams):
         contexts = sampled_contexts(model, chosen, seed)
-    values: list[Value] | None = None
-    if editor.values is not None:
-        values = editor.values(model, asked, layers, hparams=chosen, contexts=contexts, seed=seed, progress=progress)
-    found: list[Edit | NotMade] = []
-    with progress_bar(f"{editor.name} edits", len(asked), shown=progress) as advance:
-        for i, request in enumerate(asked):
-            try:
-                edit = editor(
-                    model, [request], layers, moments=moments, contexts=contexts, past=past,
-                    values=None if values is None else [values[i]], hparams=chosen, seed=seed,
-                    allow_disabling=allow_disabling, force=force,
-                )  # fmt: skip
-                found.append(edit)
-            except UsageError:
-                raise
-            except MechinterpError as error:
-                found.append(NotMade(str(error)))
-            advance(1)
+    options: dict[str, Any] = {"hparams": chosen, "seed": seed}
+    remembered = {} if past is None else {"past": past}
+    with model.unchanged():
+        each, values_of = editor.each, editor.values
+        if each is not None:
+            made = _or_none(lambda: each(model, asked, layers, force=force, progress=progress, **remembered, **options))
+            if made is not None:
+                return [_unless_disabling(edit, allow=allow_disabling) for edit in made]
+        values = None
+        if values_of is not None:
+            values = _or_none(lambda: values_of(model, asked, layers, contexts=contexts, progress=progress, **options))
+        options |= {"moments": moments, "contexts": contexts, "force": force, "allow_disabling": allow_disabling}
+        found: list[Edit | NotMade] = []
+        with progress_bar(f"{editor.name} edits", len(asked), shown=progress) as advance:
+            for i, request in enumerate(asked):
+                own = None if values is None else [values[i]]
+                try:
+                    found.append(editor(model, [request], layers, values=own, **remembered, **options))
+                except UsageError:
+                    raise
+                except MechinterpError as error:
+                    found.append(NotMade(str(error)))
+                advance(1)
     return found
+
+
+def _or_none(compute: Callable[[], _Found]) -> _Found | None:
+    """What many give together; None where one of them fails, which shows when they are made one by one."""
+    try:
+        return compute()
+    except UsageError:
+        raise
+    except MechinterpError:
+        return None
+
+
+def _unless_disabling(edit: Edit, *, allow: bool) -> Edit | NotMade:
+    reason = edit.report.disabling
+    return NotMade(f"it would disable the model: {reason}") if reason and not allow else edit
 
 
 def sampled_contexts(model: Model, hparams: ValueHparams, seed: int) -> tuple[str, ...]:

@@ -60,9 +60,13 @@ class Cost:
             raise UsageError(f"the weight of what is to be preserved is {self.weight}; it must be above 0")
 
     def seen(self, keys: Float[Tensor, "key d_mlp"]) -> Float64[Tensor, "key d_mlp"]:
-        """Keys as far as a change can answer them: projected onto the null space, where there is one."""
-        exact = keys.detach().double()
-        return self.base.project(exact) if isinstance(self.base, NullSpace) else exact
+        """Keys as far as a change can answer them: projected onto the null space, where there is one.
+
+        They go where C is, usually the CPU's memory, and so does all that follows: double precision is not everywhere.
+        """
+        if isinstance(self.base, NullSpace):
+            return self.base.project(keys.detach().to(self.base.used))
+        return keys.detach().to(self.base.matrix)
 
     def solve(self, keys: Float64[Tensor, "key d_mlp"]) -> Float64[Tensor, "key d_mlp"]:
         """A⁻¹k of each (seen) key; past keys enter by Woodbury's identity."""

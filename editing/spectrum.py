@@ -79,6 +79,12 @@ class Spectral:
     matrix: Float64[Tensor, "d d"]
 
     @cached_property
+    def eigenvectors(self) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+        """Eigenvalues, ascending, and eigenvectors in columns."""
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return values, vectors
+
+    @cached_property
     def spectrum(self) -> Float64[Tensor, " d"]:
         """Eigenvalues, ascending."""
         return torch.linalg.eigvalsh(self.matrix)

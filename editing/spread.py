@@ -136,6 +136,8 @@ def written(
     found = job.values(progress=progress) if values is None else list(values)
     if len(found) != len(job.requests):
         raise UsageError(f"{len(found)} values were given for {len(job.requests)} requests; give one for each")
+    for value, request in zip(found, job.requests, strict=True):
+        value.check(request, job.layers[-1], job.sites[0], job.contexts)
     target = torch.stack([value.v_star for value in found])
     draft: dict[int, Factors] = {}
     with progress_bar("layers", len(job.layers), shown=progress and len(job.layers) > 1) as advance:

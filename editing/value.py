@@ -54,6 +54,9 @@ class Value:
         steps: optimiser steps taken.
         stopped_early: the loss fell below the limit before the steps ran out.
         clamped_steps: steps after which ‖δ‖ was cut back to its limit.
+        request: what it makes the model say.
+        layer: where.
+        site: the component it is a value of.
     """
 
     v0: Float[Tensor, " d_model"]
@@ -63,6 +66,25 @@ class Value:
     steps: int
     stopped_early: bool
     clamped_steps: int
+    request: EditRequest
+    layer: int
+    site: str
+
+    def check(self, request: EditRequest, layer: int, site: str, contexts: Sequence[str]) -> None:
+        """Refuse to serve another request, place or number of contexts.
+
+        Raises:
+            UsageError: it was found for something else.
+        """
+        own = (self.request, self.layer, self.site, len(self.keys))
+        wanted = (request, layer, site, len(contexts))
+        if own != wanted:
+            names = ("request", "layer", "component", "number of contexts")
+            differing = [name for name, one, other in zip(names, own, wanted, strict=True) if one != other]
+            raise UsageError(
+                f"the value given for {request.prompt.text!r} -> {request.target!r} was found for another "
+                f"{' and '.join(differing)}; give each request the value that was found for it, here"
+            )
 
     @property
     def v_star(self) -> Float[Tensor, " d_model"]:
@@ -114,7 +136,7 @@ def values_of(
         for chunk in _chunks(model, requests, templates, chosen, max_tokens):
             asked = [requests[i] for i in chunk]
             rows = ValueRows.of(model, asked, index, templates, chosen, hooks, way)
-            found |= zip(chunk, _optimise(rows, asked, advance), strict=True)
+            found |= zip(chunk, _optimise(rows, asked, sites[0], advance), strict=True)
     return [found[i] for i in range(len(requests))]
 
 
@@ -140,7 +162,9 @@ def _tail(model: Model, request: EditRequest) -> int:
     return len(prompt.ids) - prompt.subject[1] + len(model.answer_ids(request.prompt.text, request.target))
 
 
-def _optimise(rows: ValueRows, requests: Sequence[EditRequest], advance: Callable[[int], None]) -> list[Value]:
+def _optimise(
+    rows: ValueRows, requests: Sequence[EditRequest], site: str, advance: Callable[[int], None]
+) -> list[Value]:
     """Minimise every request's loss by Adam from δ = 0; those that are done leave the batch."""
     hparams = rows.hparams
     rows, reading = rows.read()
@@ -169,7 +193,8 @@ def _optimise(rows: ValueRows, requests: Sequence[EditRequest], advance: Callabl
         for place, i in enumerate(here):
             if not going[place]:
                 told = (tuple(losses[i]), steps, stopped[place], clamped[i])
-                values[i] = Value(start[i, 0], delta[place, 0], reading.keys[i], *told)
+                where = (requests[i], rows.layer, site)
+                values[i] = Value(start[i, 0], delta[place, 0], reading.keys[i], *told, *where)
                 advance(hparams.steps + 1 - steps)
         here = [i for i, on in zip(here, going.tolist(), strict=True) if on]
         if not here:

@@ -7,10 +7,12 @@ the very matrices that are edited.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +29,9 @@ from .layout import Layout, original_names
 from .placement import device_of, fetched, is_spread
 from .preflight import preflight
 from .prompts import Prompt
+
+_unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
+"""Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +92,30 @@ class Model:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one."""
+        if self.bridge not in _unchanged:
+            return self._hash()
+        known = _unchanged[self.bridge] or self._hash()
+        _unchanged[self.bridge] = known
+        return known
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within the block nobody writes to the weights: the fingerprint is taken once and not at every question."""
+        if self.bridge in _unchanged:
+            yield
+            return
+        _unchanged[self.bridge] = ""
+        try:
+            yield
+        finally:
+            del _unchanged[self.bridge]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether somebody relies on the weights staying as they are for now."""
+        return self.bridge in _unchanged
+
+    def _hash(self) -> str:
         digest = hashlib.sha256(self.architecture.encode())
         hf_model = self.bridge.original_model
         state = hf_model.state_dict()

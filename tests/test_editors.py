@@ -36,6 +36,7 @@ from mechinterp.editing import (
     memit,
     pmet,
     rome,
+    spread,
 )
 from mechinterp.editing.memit import MEMIT_CODE
 from mechinterp.errors import MechinterpError, UsageError
@@ -394,3 +395,79 @@ def test_rome_reports_as_before_under_the_shared_protocol() -> None:
     assert isinstance(made.report, RomeReport)
     plain = rome(model_of(), REQUESTS[0], 1, moments=moments()[1], contexts=CONTEXTS, hparams=quick("r-rome"))
     assert made == plain
+
+
+def test_a_name_stands_for_one_method() -> None:
+    """Own hyper-parameters do not turn one editor into another, and no preset says what its editor is not."""
+    with pytest.raises(
+        UsageError, match="hyper-parameters are of r-rome, not of rome; use that editor, or change"
+    ):
+        EDITORS["rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(steps=3))
+    assert "paper" not in EDITORS["rome"].presets
+    for name, each in EDITORS.items():
+        if each.variant is not None:
+            assert {each.variant(preset) for preset in each.presets.values()} == {name}
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_presets_are_those_of_the_family() -> None:
+    class Known:
+        architecture, n_layers, name = "GPT2LMHeadModel", 48, "gpt2-xl"
+
+    model: Any = Known()
+    assert EDITORS["memit"].chosen("code", None, model) == EDITORS["memit"].presets["code-gpt2-xl"]
+    assert EDITORS["memit"].chosen("default", None, model) == EDITORS["memit"].presets["default"]
+    model.n_layers = 24
+    assert getattr(EDITORS["rome"].chosen("code", None, model), "clamp", None) == 3.0
+
+
+def test_the_preset_is_in_the_provenance() -> None:
+    made = EDITORS["emmet"](model_of(), REQUESTS[:1], [1], moments=moments(), contexts=("{}",), allow_disabling=True)
+    assert made.provenance.hparams["preset"] == "default"
+    assert edit_by("emmet", REQUESTS[:1]).provenance.hparams["preset"] == "own"
+
+
+def test_values_of_something_else_are_refused() -> None:
+    values = EDITORS["memit"].values
+    assert values is not None
+    found = values(model_of(), REQUESTS, [1], hparams=quick("memit"), contexts=CONTEXTS)
+    for wrong, what in (
+        (found[::-1], "request"),
+        (edit_values("r-rome"), "component"),
+        (edit_values("pmet", 2), "layer"),
+    ):
+        with pytest.raises(UsageError, match=f"was found for another {what}"):
+            edit_by("memit", REQUESTS, layers=[1], values=wrong)
+    with pytest.raises(UsageError, match="was found for another number of contexts"):
+        edit_by("memit", REQUESTS, layers=[1], values=values(model_of(), REQUESTS, [1], hparams=quick("memit")))
+
+
+def edit_values(name: str, layer: int = 1) -> Any:
+    values = EDITORS[name].values
+    assert values is not None
+    return values(model_of(), REQUESTS, [layer], hparams=quick(name), contexts=CONTEXTS)
+
+
+def test_one_fact_whose_loss_is_no_number_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = spread.values_of
+
+    def failing(model: Model, requests: Any, *args: Any, **options: Any) -> Any:
+        if any(request.target == "rain" for request in requests):
+            raise MechinterpError("the loss became nan")
+        return whole(model, requests, *args, **options)
+
+    monkeypatch.setattr(spread, "values_of", failing)
+    made = edit_each(
+        model_of(), EDITORS["memit"], REQUESTS, [1], moments=moments(), contexts=CONTEXTS, hparams=quick("memit"),
+        progress=False,
+    )  # fmt: skip
+    assert [type(each) for each in made] == [Edit, NotMade, Edit]
+
+
+def test_weights_that_are_held_unchanged_cannot_be_baked_into() -> None:
+    model, made = model_of(), edit_by("emmet", REQUESTS[:1])
+    with model.unchanged():
+        assert model.fingerprint() == model.fingerprint()
+        with pytest.raises(MechinterpError, match="is in use by something that holds its weights unchanged"):
+            made.bake(model)
+    made.bake(model).undo()

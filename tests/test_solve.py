@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from oracles.editors_oracle import alphaedit_solution, emmet_solution, memit_solution
 from oracles.rome_oracle import constrained_least_squares
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mechinterp.editing.moments import SecondMoment
 from mechinterp.editing.null_space import NullSpace
@@ -165,3 +166,13 @@ def test_null_spaces() -> None:
         NullSpace.of(moment, 0.1, "best")
     with pytest.raises(UsageError, match="threshold of the null space is 2"):
         NullSpace.of(moment, 2.0)
+
+
+def test_all_is_solved_where_the_second_moment_is() -> None:
+    """Keys come from the GPU, C lies in the CPU's memory: nothing that follows may mix the two."""
+    _, _, moment = problem(1, 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        keys = torch.empty(3, D_MLP, device="cuda")
+        for base in (moment, NullSpace.everything(D_MLP)):
+            seen = Cost(base, past=torch.empty(2, D_MLP, dtype=torch.float64, device="cuda")).seen(keys)
+            assert (seen.device.type, seen.dtype) == ("cpu", torch.float64)

@@ -81,7 +81,7 @@ def edit(
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer)]
     else:
         requests = _requests(facts, limit, seed)
-    method, hparams = _method(editor, preset, kl=kl)
+    method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, layer, moments or [])
     found = layer_moments(loaded, layers or (), moments or (), quiet=quiet) if method.moments else None
     out.mkdir(parents=True, exist_ok=True)
@@ -89,21 +89,31 @@ def edit(
         loaded, method, layers, moments=found, hparams=hparams, seed=seed, allow_disabling=allow_disabling,
         allow_conflicts=allow_conflicts,
     )  # fmt: skip
+    refused: list[str] = []
     steps = [requests] if method.batch else [[request] for request in requests]
     with progress_bar("edits", len(steps), shown=not quiet and len(steps) > 1) as advance:
         for step in steps:
-            sequence.add(step, progress=not quiet and len(steps) == 1)
+            try:
+                sequence.add(step, progress=not quiet and len(steps) == 1)
+            except UsageError:
+                raise
+            except MechinterpError as error:
+                refused.append(str(error))
             advance(1)
+    if not len(sequence):
+        raise MechinterpError(refused[0])
     made = sequence.edit
     made.save(out / "edit.safetensors")
     reports = [step.report for step in sequence.steps]
     plain = [asdict(report) for report in reports]
     (out / "report.json").write_text(json.dumps(plain[0] if len(plain) == 1 else plain, indent=1), encoding="utf-8")
-    failed = [report.reason for report in reports if not report.success]
+    failed = [report.reason for report in reports if not report.success] + refused
     console = Console(soft_wrap=True)
     if len(steps) == 1:
         print_report(console, made)
     else:
+        for reason in refused:
+            console.print(f"left out: {reason}", highlight=False, markup=False)
         said = f"{len(steps) - len(failed)} of {len(steps)} edits by {method.name} succeeded when they were made"
         console.print(said, highlight=False)
     typer.echo(f"written to {out}: edit.safetensors, report.json")
@@ -133,14 +143,14 @@ def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
     return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
 
 
-def _method(name: str | None, preset: str, *, kl: bool) -> tuple[Editor, Hparams]:
+def _method(model: Model, name: str | None, preset: str, *, kl: bool) -> tuple[Editor, Hparams]:
     """The editor and its hyper-parameters; without a name ROME, in the variant of the preset."""
     from ..editing import editor as named
     from ..editing.hparams import resolve
     from ..editing.value_hparams import ValueHparams
 
     method = named(resolve(preset, None, None).variant if name is None else name)
-    hparams = method.chosen(preset)
+    hparams = method.chosen(preset, None, model)
     if not kl:
         if not isinstance(hparams, ValueHparams):
             raise UsageError(f"{method.name} has no term against essence drift; leave --no-kl out")
