@@ -39,14 +39,12 @@ class Course:
         first: the loss of each request (the NLL per token of its target) before the first step.
         last: the same after the last one.
         steps: steps taken.
-        stopped_early: the loss fell below the limit before the steps ran out.
     """
 
     deltas: Mapping[int, Float[Tensor, "d_mlp d_model"]]
     first: tuple[float, ...]
     last: tuple[float, ...]
     steps: int
-    stopped_early: bool
 
 
 def descend(
@@ -84,8 +82,7 @@ def descend(
         for place, edit in enumerate(here):
             if not going[place]:
                 found = {layer: delta[place].clone() for layer, delta in deltas.items()}
-                told = (tuple(first[edit]), tuple(table[place]), steps, bool(done[place]))
-                courses[edit] = Course(found, *told)
+                courses[edit] = Course(found, tuple(first[edit]), tuple(table[place]), steps)
                 advance(hparams.steps + 1 - steps)
         here = [edit for edit, on in zip(here, going.tolist(), strict=True) if on]
         if not here:

@@ -4,8 +4,9 @@ The published baseline tunes exactly this matrix (`mlp.c_proj`, `fc_out`) of one
 
 ft          unconstrained
 ft-l        each weight is kept within W₀ ± ε                           (Zhu et al. 2020)
-ft-legacy   ft-l with the published loss, which scores all target tokens after the prompt's last token: every published
-            row called FT-L or FT+L of targets longer than one token is this one
+ft-legacy   either with the published loss, which scores all target tokens after the prompt's last token: every row of
+            targets longer than one token that was published as FT, FT-L or FT+L is this one (presets `published-ft`
+            and those named after models)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .editor import Asked, Editor
 from .factors import Factors
 from .families import default_layers
 from .ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FT_PRESETS, FtHparams
-from .judging import judge_batch
+from .judging import Limits, judge_batch, refuse_disabling
 from .provenance import Provenance
 from .report import BatchReport
 from .request import EditRequest
@@ -40,6 +41,7 @@ def ft(
     *,
     hparams: FtHparams | None = None,
     allow_conflicts: bool = False,
+    allow_disabling: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: bool = False,
@@ -55,6 +57,7 @@ def ft(
         hparams: default: `FT_PRESETS["default"]`; those of the other variants are in `FT_L_PRESETS` and
             `FT_LEGACY_PRESETS`.
         allow_conflicts: accept requests that contradict each other.
+        allow_disabling: return an edit even if it endangers the model as a whole.
         seed: nothing here is drawn, so it has no effect; every editor takes one.
         force: nothing here is collected from other weights, so it has no effect either.
         progress: show a bar over the steps.
@@ -62,7 +65,7 @@ def ft(
     Raises:
         UsageError: bad input (no layer known, a subject or target the vocabulary cannot spell, requests that contradict
             each other).
-        MechinterpError: the loss became NaN or infinite.
+        MechinterpError: the loss became NaN or infinite, or the edit is disabling.
     """
     asked, chosen = [EditRequest.of(request) for request in requests], hparams or FT_PRESETS["default"]
     warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers, chosen)
@@ -70,7 +73,9 @@ def ft(
     with progress_bar("steps", chosen.steps + 1, shown=progress) as advance:
         [course] = descend(model, [asked], indices, chosen, advance)
     seconds = time.perf_counter() - started
-    return _edit(model, asked, course, chosen, indices, model.fingerprint(), seconds, warnings)
+    edit = _edit(model, asked, course, chosen, indices, model.fingerprint(), seconds, warnings)
+    refuse_disabling(edit.report, f"the edit by {chosen.variant}", allow=allow_disabling)
+    return edit
 
 
 def ft_each(
@@ -89,7 +94,8 @@ def ft_each(
         model, requests, layers and the rest: as of `ft`.
 
     Returns:
-        One edit per request, in order, each made on the model as it stands.
+        One edit per request, in order, each made on the model as it stands.  A disabling one is among them, and its
+        report says so.
 
     Raises:
         UsageError: bad input.
@@ -128,6 +134,8 @@ def _edit(
     warnings: Sequence[str],
 ) -> Edit:
     factors = {layer: Factors.of_dense(delta) for layer, delta in course.deltas.items()}
+    limits = Limits(essence=hparams.max_essence)
+    report = judge_batch(model, requests, factors, seconds=seconds, warnings=warnings, limits=limits)
     return Edit.of(
         factors,
         Provenance(
@@ -137,7 +145,7 @@ def _edit(
             requests=tuple(requests),
             hparams=hparams.plain() | {"layers": layers},
             on_top_of=active_edits(model),
-            report=_told(judge_batch(model, requests, factors, seconds=seconds, warnings=warnings), course),
+            report=_told(report, course),
         ),
     )
 
@@ -158,6 +166,6 @@ def _editor(name: str, presets: dict[str, FtHparams], source: str, layers: str) 
     )  # fmt: skip
 
 
-FT = _editor("ft", FT_PRESETS, "Meng et al. 2022 (FT), with the loss of all target tokens", "ft")
-FT_L = _editor("ft-l", FT_L_PRESETS, "Zhu et al. 2020, with the loss of all target tokens (EasyEdit: FT-M)", "ft-l")
-FT_LEGACY = _editor("ft-legacy", FT_LEGACY_PRESETS, "Zhu et al. 2020 as Meng et al. 2022 ran it (FT-L, FT+L)", "ft-l")
+FT = _editor("ft", FT_PRESETS, "Meng et al. 2022 (FT), but with the loss of all target tokens", "ft")
+FT_L = _editor("ft-l", FT_L_PRESETS, "Zhu et al. 2020, but with the loss of all target tokens (EasyEdit: FT-M)", "ft-l")
+FT_LEGACY = _editor("ft-legacy", FT_LEGACY_PRESETS, "Meng et al. 2022 as they ran it (FT, FT-L)", "ft-l")

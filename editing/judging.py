@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from .change import layer_change
 from .factors import Factors
 from .measure import Completion, completions, kl_divergence, next_token_log_probs
 from .moments import SecondMoment
-from .report import BatchReport, LayerChange, Outcome
+from .report import BatchReport, LayerChange, Outcome, RomeReport
 from .request import EditRequest
 from .value import Value
 
@@ -25,7 +26,7 @@ _ROWS = 128
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond which an edit is called disabling.
+    """Beyond which an edit is called disabling; one whose change is not finite always is.
 
     Args:
         disturbance: share of a layer's output on ordinary text that changes.
@@ -82,7 +83,7 @@ def judge_batch(
     return BatchReport(tuple(outcomes), layers, seconds, tuple(warnings), disabling)
 
 
-def refuse_disabling(report: BatchReport, name: str, *, allow: bool) -> None:
+def refuse_disabling(report: BatchReport | RomeReport, name: str, *, allow: bool) -> None:
     """Raise instead of handing out an edit that endangers the model, unless that was asked for."""
     if report.disabling and not allow:
         raise MechinterpError(
@@ -139,12 +140,14 @@ def _outcome(request: EditRequest, before: _Said, after: _Said, value: Value | N
 
 def _disabling(layers: Sequence[LayerChange], essence: float | None, limits: Limits) -> str:
     for change in layers:
+        if not math.isfinite(change.norm_ratio):
+            return f"the change of layer {change.layer} is not finite: ‖ΔW‖/‖W‖ is {change.norm_ratio:g}"
         if change.disturbance is not None and change.disturbance > limits.disturbance:
             return (
                 f"on ordinary text it changes the output of layer {change.layer} by {change.disturbance:.2f} of its "
                 f"size (limit {limits.disturbance:g})"
             )
-    if essence is not None and limits.essence is not None and essence > limits.essence:
+    if essence is not None and limits.essence is not None and not essence <= limits.essence:
         return (
             f"after {limits.template!r} the subjects are others than before: KL {essence:.2f} nats on average (limit "
             f"{limits.essence:g})"

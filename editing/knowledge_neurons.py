@@ -30,7 +30,7 @@ from .edit import Edit
 from .editor import Asked, Editor
 from .factors import Factors
 from .integrated_gradients import integrated_gradients
-from .judging import judge_batch
+from .judging import Limits, judge_batch, refuse_disabling
 from .kn_hparams import PRESETS, KnHparams
 from .provenance import Provenance
 from .request import EditRequest
@@ -88,6 +88,7 @@ def kn(
     hparams: KnHparams | None = None,
     templates: Mapping[str, Sequence[str]] | None = None,
     allow_conflicts: bool = False,
+    allow_disabling: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: bool = False,
@@ -103,13 +104,14 @@ def kn(
         hparams: default: `PRESETS["default"]`.
         templates: relation -> further templates of it (see `knowledge_neurons`).
         allow_conflicts: accept requests that contradict each other.
+        allow_disabling: return an edit even if it endangers the model as a whole.
         seed: nothing here is drawn, so it has no effect; every editor takes one.
         force: nothing here is collected from other weights, so it has no effect either.
         progress: show a bar over the requests.
 
     Raises:
         UsageError: bad input.
-        MechinterpError: a request without knowledge neurons.
+        MechinterpError: a request without knowledge neurons, or a disabling edit.
     """
     asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
     warnings = check_conflicts(model, asked, allow=allow_conflicts)
@@ -121,7 +123,9 @@ def kn(
             for layer, change in _rewritten(model, request, neurons, chosen).items():
                 factors[layer] = factors[layer] | change if layer in factors else change
             advance(1)
-    seconds = time.perf_counter() - started
+    seconds, limits = time.perf_counter() - started, Limits(essence=chosen.max_essence)
+    report = judge_batch(model, asked, factors, seconds=seconds, warnings=warnings, limits=limits)
+    refuse_disabling(report, "the edit by kn", allow=allow_disabling)
     return Edit.of(
         factors,
         Provenance(
@@ -131,7 +135,7 @@ def kn(
             requests=tuple(asked),
             hparams=chosen.plain() | {"layers": _searched(model, layers)},
             on_top_of=active_edits(model),
-            report=judge_batch(model, asked, factors, seconds=seconds, warnings=warnings),
+            report=report,
         ),
     )
 

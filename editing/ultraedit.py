@@ -26,7 +26,7 @@ from .edit import Edit
 from .editor import Asked, Editor
 from .factors import Factors
 from .families import default_layers
-from .judging import judge_batch
+from .judging import Limits, judge_batch, refuse_disabling
 from .lifelong import LifelongStatistics, Signals, Spread, signals_of, together
 from .provenance import Provenance
 from .request import EditRequest
@@ -42,6 +42,7 @@ def ultraedit(
     hparams: UltraHparams | None = None,
     past: LifelongStatistics | None = None,
     allow_conflicts: bool = False,
+    allow_disabling: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: bool = False,
@@ -56,20 +57,23 @@ def ultraedit(
         past: the statistics of earlier edits (`remember_statistics`); those of these requests are added before they are
             used.
         allow_conflicts: accept requests that contradict each other.
+        allow_disabling: return an edit even if it endangers the model as a whole.
         seed: nothing here is drawn, so it has no effect; every editor takes one.
         force: nothing here is collected from other weights, so it has no effect either.
         progress: there is nothing to wait for, so it has no effect.
 
     Raises:
         UsageError: bad input.
-        MechinterpError: gradients that vanish or are not finite.
+        MechinterpError: gradients that vanish or are not finite, or a disabling edit.
     """
     asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
     warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers)
     started = time.perf_counter()
     factors = _solve_layers(model, together(signals_of(model, asked, indices)), past or LifelongStatistics(), chosen)
     seconds = time.perf_counter() - started
-    return _edit(model, asked, factors, chosen, model.fingerprint(), seconds, warnings)
+    edit = _edit(model, asked, factors, chosen, model.fingerprint(), seconds, warnings)
+    refuse_disabling(edit.report, "the edit by ultraedit", allow=allow_disabling)
+    return edit
 
 
 def ultraedit_each(
@@ -87,6 +91,9 @@ def ultraedit_each(
 
     Args:
         model, requests, layers and the rest: as of `ultraedit`.
+
+    Returns:
+        One edit per request, in order.  A disabling one is among them, and its report says so.
 
     Raises:
         UsageError: bad input.
@@ -184,7 +191,9 @@ def _edit(
             requests=tuple(requests),
             hparams=hparams.plain() | {"layers": sorted(factors)},
             on_top_of=active_edits(model),
-            report=judge_batch(model, requests, factors, seconds=seconds, warnings=warnings),
+            report=judge_batch(
+                model, requests, factors, seconds=seconds, warnings=warnings, limits=Limits(essence=hparams.max_essence)
+            ),
         ),
     )
 

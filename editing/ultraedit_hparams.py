@@ -20,6 +20,8 @@ class UltraHparams(Hparams):
         ridge: what is added to HᵀH.
         warm_up: with fewer tokens seen than this, no coordinate's own mean and spread are known well enough: keys and
             gradients are then only scaled to unit root mean square.
+        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
+            exceeds this many nats is refused as disabling; None: it is not measured.
 
     Raises:
         UsageError: a value outside its range.
@@ -31,16 +33,17 @@ class UltraHparams(Hparams):
     lr_rule: str = "relative"
     ridge: float = 1.0
     warm_up: int = 20
+    max_essence: float | None = 5.0
 
     def __post_init__(self) -> None:
         self._one_of(lr_rule=LR_RULES)
-        self._above_zero("lr", "ridge")
+        self._above_zero("lr", "ridge", "max_essence")
         self._not_negative("warm_up")
 
 
 PRESETS: dict[str, UltraHparams] = {
     "default": UltraHparams(),
-    "published": UltraHparams(lr=1e-6, lr_rule="absolute", warm_up=2),
+    "published": UltraHparams(lr=1e-6, lr_rule="absolute", warm_up=2, max_essence=None),
 }
 """`published`: of GPT-J (layers 18 to 26, 100 requests at a time) in the code of UltraEdit (TMLR 2026).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -180,6 +181,30 @@ def test_the_names_of_the_variants() -> None:
     assert all(FT_LEGACY_PRESETS[name] == hparams.with_(loss="last") for name, hparams in FT_L_PRESETS.items())
 
 
+def test_the_published_ft_has_the_published_loss() -> None:
+    """Meng et al. 2022: Adam with 5e-4, 25 steps, until 1e-2, no bound, all target tokens at the last position."""
+    published = EDITORS["ft-legacy"].chosen("published-ft")
+    assert isinstance(published, FtHparams)
+    assert published == FtHparams(steps=25, lr=5e-4, stop_loss=1e-2, epsilon=None, loss="last", max_essence=None)
+    assert EDITORS["ft"].chosen("published-figures") == published.with_(loss="targets")
+    assert all(preset.max_essence is None for name, preset in FT_LEGACY_PRESETS.items() if name != "default")
+    wanted = oracle(REQUESTS, [1], published)
+    found = ft(model_of(), REQUESTS, [1], hparams=published)
+    assert gap(found.delta(1), wanted.deltas[1]) < 1e-6
+
+
+@pytest.mark.parametrize(("lr", "why"), [(0.5, "after '{} is a' the subjects are others"), (1e20, "is not finite")])
+def test_a_disabling_edit_is_refused(lr: float, why: str) -> None:
+    model, facts = atlas(), mi.atlas.known_facts()[:40:20]
+    wild = FtHparams(steps=1, lr=lr, max_essence=5.0)
+    with pytest.raises(MechinterpError, match=f"the edit by ft would disable the model: .*{re.escape(why)}"):
+        ft(model, facts, [3], hparams=wild)
+    kept = ft(model, facts, [3], hparams=wild, allow_disabling=True)
+    assert isinstance(kept.report, BatchReport)
+    assert why in kept.report.disabling
+    assert all(why in edit.report.disabling for edit in ft_each(model, facts, [3], hparams=wild))
+
+
 @pytest.mark.parametrize("name", ["ft", "ft-l"])
 def test_the_default_takes_on_atlas(name: str) -> None:
     model, facts = atlas(), mi.atlas.known_facts()[: 20 * ATLAS_FACTS : 20]
@@ -187,7 +212,7 @@ def test_the_default_takes_on_atlas(name: str) -> None:
     edits = edit_each(model, EDITORS[name], facts, hparams=hparams, progress=False)
     made = [edit for edit in edits if isinstance(edit, Edit)]
     assert len(made) == ATLAS_FACTS
-    assert all(edit.report.success and edit.layers == (3,) for edit in made)
+    assert all(edit.report.success and not edit.report.disabling and edit.layers == (3,) for edit in made)
 
 
 def test_a_failure_says_how_far_it_came() -> None:

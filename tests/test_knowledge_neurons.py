@@ -24,7 +24,7 @@ from mechinterp.prompts import Prompt
 
 PROMPT = Prompt("The capital of {} is", "Poland")
 OTHERS = ("{} is governed from", "People of {} spoke about the")
-FEW = KnHparams(steps=3)
+FEW = KnHparams(steps=3, max_essence=None)
 
 
 @cache
@@ -156,7 +156,8 @@ def test_it_takes_on_atlas() -> None:
     """The published factors, which overwhelm this model, and the default, which raises the target everywhere."""
     model, facts = mi.load("atlas"), mi.atlas.known_facts()[:30:10]
     for preset in ("paper", "default"):
-        edits = edit_each(model, EDITORS["kn"], facts, preset=preset, progress=False)
+        hparams = PRESETS[preset].with_(max_essence=None)
+        edits = edit_each(model, EDITORS["kn"], facts, hparams=hparams, progress=False)
         outcomes = [edit.report.outcomes[0] for edit in edits if isinstance(edit, Edit)]  # type: ignore[union-attr]
         assert len(outcomes) == 3
         assert all(outcome.target_after > 3 * outcome.target_before for outcome in outcomes)
@@ -174,3 +175,13 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "integrated_gradients", lambda *args, **more: nothing)
     with pytest.raises(MechinterpError, match="no unit carries 'The capital of Poland is' in more than 0.5 of its 1"):
         knowledge_neurons(model_of(), PROMPT)
+
+
+def test_a_disabling_edit_is_refused() -> None:
+    model, facts = mi.load("atlas"), mi.atlas.known_facts()[:300:20]
+    with pytest.raises(MechinterpError, match="the edit by kn would disable the model: after '{} is a' the subjects"):
+        kn(model, facts, hparams=PRESETS["paper"].with_(steps=3))
+    assert kn(model, facts, hparams=PRESETS["paper"].with_(steps=3), allow_disabling=True).report.disabling
+    assert not kn(model, facts, hparams=PRESETS["default"].with_(steps=3)).report.disabling
+    with pytest.raises(UsageError, match="max_essence is 0; it must be above 0"):
+        KnHparams(max_essence=0)

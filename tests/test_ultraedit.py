@@ -161,6 +161,12 @@ def test_the_default_takes_on_atlas() -> None:
     batch = EDITORS["ultraedit"](model, facts).report
     assert isinstance(batch, BatchReport)
     assert sum(outcome.success for outcome in batch.outcomes) >= 12
+    assert not any(edit.report.disabling for edit in made)
+    wild = UltraHparams(lr=50.0)
+    with pytest.raises(MechinterpError, match="the edit by ultraedit would disable the model: after '{} is a'"):
+        ultraedit(model, facts, hparams=wild)
+    assert ultraedit(model, facts, hparams=wild, allow_disabling=True).report.disabling
+    assert all(edit.report.disabling for edit in ultraedit_each(model, facts[:2], hparams=wild))
     assert model.fingerprint() == before
 
 
