@@ -123,7 +123,7 @@ def _read(model: Model, prompts: Sequence[Prompt], layers: Sequence[int], batch_
     found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for start in range(0, len(prompts), batch_size):
         batch = Batch.of(model, [prompt.with_answer(None) for prompt in prompts[start : start + batch_size]])
-        cache = forward(model, batch.ids, reads=hooks).cache
+        cache = forward(model, batch.ids, reads=hooks, past=batch.given).cache
         for hook in hooks:
             found[hook].append(batch.at_subject(cache[hook]).cpu())
     read = {hook: torch.cat(parts) for hook, parts in found.items()}

@@ -20,18 +20,18 @@ from ..models import Model
 from .factors import Factors
 
 _on: WeakKeyDictionary[nn.Module, list[tuple[str, Mapping[int, Factors]]]] = WeakKeyDictionary()
-"""bridge -> the edits that are on now, as (digest, factors by layer), outermost first."""
+"""Blocks of a stack -> the edits that are on now, as (digest, factors by layer), outermost first."""
 
 
 def active_edits(model: Model) -> tuple[str, ...]:
     """Digests of the edits that are on, outermost first."""
-    return tuple(digest for digest, _ in _on.get(model.bridge, []))
+    return tuple(digest for digest, _ in _on.get(model.layout.blocks, []))
 
 
 def effective_weight(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
     """The down-projection as it acts now: the weights, and the edits that are on."""
     weight = model.layout.down_projection(layer).detach()
-    for _, factors in _on.get(model.bridge, []):
+    for _, factors in _on.get(model.layout.blocks, []):
         if layer in factors:
             weight = weight + factors[layer].dense.to(weight)
     return weight
@@ -54,7 +54,7 @@ def added(model: Model, edits: Mapping[str, Mapping[int, Factors]]) -> Iterator[
         for layer, changes in by_layer.items():  # one hook for all: a sequence may have hundreds of edits
             change = changes[0] if len(changes) == 1 else Factors.joined(changes).compact()
             stack.callback(_projection(model, layer).register_forward_hook(_adder(change)).remove)
-        here = _on.setdefault(model.bridge, [])
+        here = _on.setdefault(model.layout.blocks, [])
         here.extend(entries)
         try:
             yield

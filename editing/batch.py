@@ -1,7 +1,7 @@
 """Right-padded batches: sentences with the tokens fed after them, and where each is to be written and scored.
 
 In a causal model padding on the right changes nothing at the real positions, so no mask and no position ids
-are needed, whatever the tokenizer's own padding side.
+are needed, whatever the tokenizer's own padding side.  An encoder gets a mask.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import MechinterpError, UsageError
 from ..models import Model
 from ..patching.executor import HookWrite
 from ..prompts import Prompt
+from ..stacks import DECODER
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +27,17 @@ class Batch:
     Args:
         ids: token ids, padded on the right.
         subject: position of each subject's last token.
-        end: position of each sentence's last token, the fed tokens not counted.
+        end: position of each sentence's last token, the fed tokens not counted: what comes next is predicted there.
         length: how many of each row's tokens are real.
+        decoder: of an encoder-decoder, whose `ids` are the encoder's: the decoder's start with the fed tokens after it,
+            padded on the right; `end` is then the start's last token.
     """
 
     ids: Int[Tensor, "row pos"]
     subject: Int[Tensor, " row"]
     end: Int[Tensor, " row"]
     length: Int[Tensor, " row"]
+    decoder: Int[Tensor, "row fed"] | None = None
 
     @staticmethod
     def of(model: Model, prompts: Sequence[Prompt], fed: Sequence[Sequence[int]] | None = None) -> Batch:
@@ -47,26 +51,47 @@ class Batch:
         Raises:
             UsageError: a sentence longer than the model's context, or a subject that is not found (see
                 `spans`).
+            MechinterpError: the decoder of an encoder-decoder, which sees no subject.
         """
+        if model.layout.stack == DECODER:
+            raise MechinterpError(
+                f"the subject's tokens are in the encoder of {model.name}, so its decoder has no key of a subject; "
+                "edit the encoder (load the model without stack='decoder')"
+            )
         found = [model.tokenise(prompt) for prompt in prompts]
-        rows = [[*t.ids, *more] for t, more in zip(found, fed or [()] * len(found), strict=True)]
+        inputs = [model.inputs(t.ids, more) for t, more in zip(found, fed or [()] * len(found), strict=True)]
+        rows, decoder = [row for row, _ in inputs], [start for _, start in inputs]
         longest = max(len(row) for row in rows)
         if longest > model.n_ctx:
             raise UsageError(
                 f"{prompts[0].text[:60]!r} makes a row of {longest} tokens with its context and target; "
                 f"{model.name} takes at most {model.n_ctx}"
             )
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
         subject = torch.tensor([t.subject[1] - 1 for t in found])
-        end = torch.tensor([len(t.ids) - 1 for t in found])
+        end = torch.tensor([(len(model.start) or len(t.ids)) - 1 for t in found])
         length = torch.tensor([len(row) for row in rows])
-        return Batch(*(part.to(model.device) for part in (ids, subject, end, length)))
+        parts = [part.to(model.device) for part in (_padded(rows), subject, end, length)]
+        if model.is_encoder_decoder:
+            parts.append(_padded(decoder).to(model.device))
+        return Batch(*parts)
 
     def of_rows(self, rows: Int[Tensor, " kept"]) -> Batch:
         """Some of the rows."""
-        return Batch(self.ids[rows], self.subject[rows], self.end[rows], self.length[rows])
+        decoder = None if self.decoder is None else self.decoder[rows]
+        return Batch(self.ids[rows], self.subject[rows], self.end[rows], self.length[rows], decoder)
+
+    @property
+    def given(self) -> dict[str, Tensor]:
+        """What a forward of `ids` takes as its `past`: nothing, or the decoder's tokens and the encoder's mask."""
+        if self.decoder is None:
+            return {}
+        real = torch.arange(self.ids.shape[1], device=self.ids.device) < self.length[:, None]
+        return {"decoder_ids": self.decoder, "attention_mask": real.long()}
+
+    @property
+    def width(self) -> int:
+        """How many positions can be scored."""
+        return int((self.ids if self.decoder is None else self.decoder).shape[1])
 
     @property
     def rows(self) -> Int[Tensor, " row"]:
@@ -84,4 +109,11 @@ class Batch:
 
     def keep_from(self, first: int) -> int:
         """How many last positions must get logits for `first` to be among them."""
-        return int(self.ids.shape[1]) - first
+        return self.width - first
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "row pos"]:
+    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+    return ids

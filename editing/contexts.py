@@ -43,8 +43,13 @@ def sample_contexts(
         seed: of the sampling.
 
     Raises:
-        UsageError: `top_k` below 1 or a length beyond the model's context.
+        UsageError: `top_k` below 1 or a length beyond the model's context; an encoder-decoder, which continues no text.
     """
+    if model.is_encoder_decoder:
+        raise UsageError(
+            f"{model.name} ({model.architecture}) is an encoder-decoder and continues no text, so no contexts can be "
+            "sampled from it; give them as contexts=('{}', 'By the way, {}')"
+        )
     if top_k < 1:
         raise UsageError(f"top_k is {top_k}; at least one token must be left to sample from")
     generator = torch.Generator().manual_seed(seed)

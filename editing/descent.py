@@ -137,7 +137,7 @@ def _evaluate(
     found = []
     for rows in parts:
         with _carried(model, leaves), torch.set_grad_enabled(grad):
-            nll = rows.nll(forward(model, rows.batch.ids, keep=rows.keep, grad=grad).logits)
+            nll = rows.nll(forward(model, rows.batch.ids, keep=rows.keep, grad=grad, past=rows.batch.given).logits)
             found.append(nll.detach())
             if grad:
                 gradients = torch.autograd.grad(nll.sum() / size, list(leaves.values()))

@@ -38,7 +38,8 @@ class Suffix:
     Args:
         batch: the rows from each subject's last token on (the way "whole": from their beginning).
         hooks: where changes are written.
-        past: keys and values of the tokens before, as keyword arguments of a forward; None: nothing was left out.
+        past: keys and values of the tokens before (or the decoder's tokens of an encoder-decoder), as keyword arguments
+            of a forward; None: nothing was left out.
         start: the first layer that is run.
         entering: the residual that enters it; None: the layers below are run too.
         as_tuple: whether the model's blocks return their residual as the first of several things.
@@ -63,7 +64,7 @@ class Suffix:
             group: how many rows each fact has.
         """
         if way == "whole":
-            return Suffix(batch, hooks)
+            return Suffix(batch, hooks, batch.given or None)
         start, row = batch.subject, batch.rows[:, None]
         width = int((batch.length - start).max())
         after = start[:, None] + torch.arange(width, device=start.device)
@@ -80,7 +81,7 @@ class Suffix:
         if way not in ("next", "upper") or start == 0:
             return self, self.run(model, reads=reads, keep=keep)
         hook, tuples = model.layout.hook(RESID_PRE, start), []
-        with _watching(model.bridge.blocks[0], lambda output: tuples.append(isinstance(output, tuple))):
+        with _watching(model.layout.blocks[0], lambda output: tuples.append(isinstance(output, tuple))):
             out = self.run(model, reads=(*reads, hook), keep=keep)
         hooks = (hook,) if way == "next" else self.hooks
         return replace(self, hooks=hooks, start=start, entering=out.cache[hook], as_tuple=tuples[0]), out
@@ -109,12 +110,13 @@ class Suffix:
 
     def keep_from(self, first: Int[Tensor, " row"]) -> tuple[int, int]:
         """How many last positions must get logits for these to be among them, and what this takes off their numbers."""
-        keep = int(self.batch.ids.shape[1]) - int(first.min())
-        return keep, int(first.min())
+        return self.batch.keep_from(int(first.min())), int(first.min())
 
 
 def best_way(model: Model, batch: Batch, layer: int, hooks: tuple[str, ...]) -> str:
     """The way that leaves out most and still gives, on these rows, what a changed whole forward gives at their ends."""
+    if model.is_encoder_decoder:  # every token of an encoder sees the change
+        return "whole"
     expected = _at_ends(model, batch, layer, hooks, "whole")
     # Some architectures compute norms and attention in float32 whatever their weights are.
     tolerance = 1e-2 if model.dtype.itemsize < 4 else max(2000 * torch.finfo(model.dtype).eps, 1e-6)
@@ -169,7 +171,7 @@ def _stepped_over(model: Model, layer: int, entering: Any) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for index in range(layer):
-            block: nn.Module = model.bridge.blocks[index]
+            block: nn.Module = model.layout.blocks[index]
             block.__dict__["forward"] = lambda *args, **kwargs: entering
             stack.callback(block.__dict__.pop, "forward")
         yield

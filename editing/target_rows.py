@@ -68,7 +68,7 @@ class TargetRows:
         Args:
             logits: of the last `keep` positions.
         """
-        shift = int(self.batch.ids.shape[1]) - logits.shape[1]
+        shift = self.batch.width - logits.shape[1]
         found = log_softmax(logits[self.batch.rows[:, None], self.at - shift])
         return found.gather(-1, self.tokens[..., None])[..., 0] * self.real
 

@@ -11,25 +11,38 @@ from torch import Tensor
 
 from ..errors import MechinterpError
 from ..models import Model
+from ..stacks import DECODER
 
 
 def text_keys(
     model: Model, rows: Sequence[list[int]], layers: Sequence[int], *, last_only: bool = False
 ) -> dict[int, Float[Tensor, "token d_mlp"]]:
-    """Keys by layer; layers above the last one asked for are not run.
+    """Keys by layer; layers above the last one asked for are not run (those of an encoder-decoder are).
 
     Args:
         model: the model.
         rows: token ids; they are padded on the right, which changes nothing at the real tokens.
         layers: which layers, ascending.
         last_only: only each row's last token, instead of all.
+
+    Raises:
+        MechinterpError: the decoder of an encoder-decoder; a hook that did not fire.
     """
+    if model.layout.stack == DECODER:
+        raise MechinterpError(
+            f"the decoder of {model.name} reads answers and no running text, so its keys have no second moment of "
+            "text; collect that of the encoder (load the model without stack='decoder')"
+        )
     length = max(len(ids) for ids in rows)
     padded: Int[Tensor, "row pos"] = torch.zeros(len(rows), length, dtype=torch.long)
     wanted: Bool[Tensor, "row pos"] = torch.zeros(len(rows), length, dtype=torch.bool)
     for row, ids in enumerate(rows):
         padded[row, : len(ids)] = torch.tensor(ids)
         wanted[row, len(ids) - 1 if last_only else 0 : len(ids)] = True
+    more: dict[str, Any] = {"stop_at_layer": layers[-1] + 1}
+    if model.is_encoder_decoder:
+        real = torch.arange(length) < torch.tensor([[len(ids)] for ids in rows])
+        more = {"attention_mask": real.long().to(model.device), "decoder_ids": model.fed([model.start] * len(rows))}
     found: dict[int, Tensor] = {}
     mask = wanted.to(model.device)
 
@@ -41,9 +54,7 @@ def text_keys(
         for layer in layers
     ]
     with torch.no_grad():
-        model.bridge.run_with_hooks(
-            padded.to(model.device), fwd_hooks=hooks, stop_at_layer=layers[-1] + 1, use_cache=False
-        )
+        model.bridge.run_with_hooks(padded.to(model.device), fwd_hooks=hooks, **model.arguments(**more))
     if sorted(found) != list(layers):
         raise MechinterpError(
             f"the keys of {model.name} could not be read: the hook of a layer in {list(layers)} never fired"

@@ -118,7 +118,9 @@ class ValueRows:
     @property
     def _neutral(self) -> Int[Tensor, " fact"]:
         batch = self.suffix.batch
-        last = batch.subject if self.hparams.kl_position == "subject" else batch.end
+        # An encoder-decoder predicts nothing at the subject: what it says of it is what its decoder begins with.
+        at_subject = self.hparams.kl_position == "subject" and batch.decoder is None
+        last = batch.subject if at_subject else batch.end
         return self._by_fact(last)[:, -1]
 
     def _keep(self) -> tuple[int, int]:

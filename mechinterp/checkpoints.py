@@ -10,7 +10,13 @@ import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as hf_logging
 
 from . import atlas
@@ -114,9 +120,9 @@ def read_checkpoint(
     if bundled:  # nothing worth a bar: it is read from disk in a moment
         hf_logging.disable_progress_bar()
     try:
-        hf_model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or (torch.float32 if bundled else "auto"), **placed
-        )
+        config = AutoConfig.from_pretrained(source)
+        family = AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
+        hf_model = family.from_pretrained(source, dtype=dtype or (torch.float32 if bundled else "auto"), **placed)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error.__cause__, GatedRepoError):  # only its configuration was on this machine

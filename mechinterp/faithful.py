@@ -15,6 +15,7 @@ from torch import Tensor
 from .checkpoints import first_line
 from .errors import MechinterpError
 from .placement import device_of
+from .stacks import is_encoder_decoder
 
 _LENGTH = 16
 _COARSE = {torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -35,9 +36,11 @@ def some_logits(hf_model: Any, name: str) -> Float[Tensor, "pos vocab"]:
     config = hf_model.config
     length = min(_LENGTH, int(getattr(config, "max_position_embeddings", None) or _LENGTH))
     ids = torch.randint(int(config.vocab_size), (1, length), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(device_of(hf_model))
+    more = {"decoder_input_ids": ids.flip(1)} if is_encoder_decoder(hf_model) else {}
     try:
         with torch.no_grad():
-            logits: Tensor = hf_model(ids.to(device_of(hf_model)), use_cache=False).logits[0]
+            logits: Tensor = hf_model(ids, use_cache=False, **more).logits[0]
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model of another kind trips over: the sentence is the same

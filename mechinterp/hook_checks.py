@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import layout as names
 from .layout import Layout
+from .stacks import DECODER, ENCODER
 
 _MIN_EFFECT = 1e-5
 """Smallest change of a log-probability that counts as an effect; no-ops found so far change exactly nothing, or what
@@ -24,10 +25,18 @@ Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 
 
 def run(layout: Layout, ids: Tensor, hooks: Sequence[Hook], *, keep: int = 0) -> Tensor:
-    """Logits [row, pos, vocab] of one forward; `keep` > 0 keeps only the last positions."""
+    """Logits [row, pos, vocab] of one forward; `keep` > 0 keeps only the last positions.
+
+    The stack that is not patched gets the same tokens whatever `ids` are: a decoder one, an encoder as many.
+    """
+    fixed = torch.arange(ids.shape[1], device=ids.device).expand_as(ids) % layout.d_vocab
+    more: dict[str, Any] = {"logits_to_keep": keep}
+    if layout.stack:
+        given = {ENCODER: (ids, fixed[:, :1]), DECODER: (fixed, ids)}[layout.stack]
+        ids, more = given[0], {"decoder_input_ids": given[1]}
     with torch.no_grad():
-        logits: Tensor = layout.bridge.run_with_hooks(ids, fwd_hooks=[*hooks], use_cache=False, logits_to_keep=keep)
-    return logits
+        logits: Tensor = layout.bridge.run_with_hooks(ids, fwd_hooks=[*hooks], use_cache=False, **more)
+    return logits[:, -keep:]
 
 
 def checked_layers(layout: Layout) -> list[int]:
@@ -53,7 +62,7 @@ def dead(layout: Layout, ids: Tensor) -> dict[str, str]:
         return act
 
     hooks: dict[str, list[str]] = {}
-    for component in names.HOOKED:
+    for component in layout.hooked:
         wanted = _hooks(layout, component, range(layout.n_layers))
         missing = next((hook for hook in wanted if not layout.has_hook(hook)), None)
         if missing is None:
@@ -62,7 +71,8 @@ def dead(layout: Layout, ids: Tensor) -> dict[str, str]:
             problems[component] = (
                 _NO_PROJECTION if component in (names.KEY, names.VALUE) else f"there is no hook point {missing}"
             )
-    run(layout, ids, [(hook, record(hook)) for wanted in hooks.values() for hook in wanted])
+    distinct = dict.fromkeys(hook for wanted in hooks.values() for hook in wanted)  # an encoder is entered at `embed`
+    run(layout, ids, [(hook, record(hook)) for hook in distinct])
     for component, wanted in hooks.items():
         wrong = next((hook for hook in wanted if fired[hook] != 1), None)
         if wrong is not None:

@@ -20,6 +20,7 @@ from transformers.utils import logging as hf_logging
 
 from .errors import MechinterpError, UsageError
 from .placement import is_offloaded
+from .stacks import DECODER, ENCODER
 
 EMBED = "embed"
 RESID_PRE = "resid_pre"
@@ -33,6 +34,8 @@ K = "k"
 V = "v"
 KEY = "key"
 VALUE = "value"
+CROSS_ATTN = "cross_attn"
+"""What cross-attention adds; only the decoder of an encoder-decoder has it, so it is none of `COMPONENTS`."""
 
 _HOOKS = {
     EMBED: "hook_embed",
@@ -47,6 +50,7 @@ _HOOKS = {
     V: "blocks.{layer}.attn.hook_v",
     KEY: "blocks.{layer}.mlp.out.hook_in",
     VALUE: "blocks.{layer}.mlp.out.hook_out",
+    CROSS_ATTN: "blocks.{layer}.hook_cross_attn_out",
 }
 
 COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
@@ -58,15 +62,17 @@ PER_HEAD = (Z, Q, K, V)
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Names, sizes and weights of one bridged decoder.
+    """Names, sizes and weights of one bridged decoder, or of one stack of an encoder-decoder.
 
     Args:
         bridge: the TransformerLens bridge.
         refused: component -> the sentence saying why this model cannot serve it (filled by the preflight).
+        stack: "encoder" or "decoder" of an encoder-decoder; empty for a model with one stack.
     """
 
     bridge: TransformerBridge
     refused: dict[str, str]
+    stack: str = ""
 
     @property
     def config(self) -> Any:
@@ -84,8 +90,18 @@ class Layout:
         return type(self.bridge.original_model).__name__
 
     @property
+    def hooked(self) -> tuple[str, ...]:
+        """Components that are read and written at one hook point, in this stack."""
+        return (*HOOKED, CROSS_ATTN) if self.stack == DECODER else HOOKED
+
+    @property
+    def blocks(self) -> Any:
+        """The blocks of the stack that is patched."""
+        return getattr(self.bridge, f"{self.stack}_blocks" if self.stack else "blocks")
+
+    @property
     def n_layers(self) -> int:
-        return int(self.config.n_layers)
+        return len(self.blocks) if self.stack else int(self.config.n_layers)
 
     @property
     def d_model(self) -> int:
@@ -157,7 +173,16 @@ class Layout:
         if component not in _HOOKS:
             raise UsageError(f"{component!r} is no component; the components are {', '.join(COMPONENTS)}")
         self.check(component)
-        return _HOOKS[component].format(layer=self.check_layer(layer))
+        return self._named(component).format(layer=self.check_layer(layer))
+
+    def _named(self, component: str) -> str:
+        """The hook point of a component; in an encoder-decoder the blocks have a prefix."""
+        if not self.stack:
+            return _HOOKS[component]
+        if component == EMBED:  # T5's own never fires: what enters the encoder is the embedding
+            return f"{ENCODER}_{_HOOKS[RESID_PRE].format(layer=0)}"
+        attention = ".self_attn." if self.stack == DECODER else ".attn."
+        return f"{self.stack}_{_HOOKS[component]}".replace(".attn.", attention)
 
     def write_hook(self, component: str, layer: int = 0) -> tuple[str, str | None]:
         """The hook point where a component is written, and the earlier one whose live value is subtracted first.
@@ -172,6 +197,11 @@ class Layout:
 
     def check(self, component: str) -> None:
         """Raise the sentence that says why this model cannot serve a component, if it cannot."""
+        if component == CROSS_ATTN and self.stack != DECODER:
+            raise MechinterpError(
+                f"this {self.stack or 'model'} of {self.architecture} has no cross-attention; the decoder of an "
+                "encoder-decoder has, loaded with stack='decoder'"
+            )
         if component in self.refused:
             raise MechinterpError(self.refused[component])
 
@@ -188,7 +218,7 @@ class Layout:
         return self.hook(VALUE, layer)
 
     def _mlp(self, layer: int) -> Any:
-        return self.bridge.blocks[self.check_layer(layer)].mlp
+        return self.blocks[self.check_layer(layer)].mlp
 
     def down_projection(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """The live down-projection W as a view with keys as rows (values = key @ W + bias); edit it in place.

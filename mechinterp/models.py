@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -29,6 +29,7 @@ from .layout import Layout, original_names
 from .placement import device_of, fetched, is_spread
 from .preflight import preflight
 from .prompts import Prompt
+from .stacks import DECODER, decoder_start, stack_of
 
 _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 """Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
@@ -38,7 +39,8 @@ _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 class Model:
     """A language model ready for patching: the bridge, its tokenizer and its layout.
 
-    Nothing here changes weights; edits do, and undo it.
+    Nothing here changes weights; edits do, and undo it.  Of an encoder-decoder one stack is patched (`layout.stack`),
+    and `start` are the tokens with which its decoder begins, before the answer.
     """
 
     bridge: TransformerBridge
@@ -46,6 +48,7 @@ class Model:
     layout: Layout
     name: str
     bundled: bool = False
+    start: tuple[int, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -87,16 +90,23 @@ class Model:
     def __repr__(self) -> str:
         return (
             f"Model({self.name!r}, {self.architecture}, {self.n_layers} layers, d_model {self.d_model}, "
-            f"{self.dtype}, {self.device})".replace("torch.", "")
+            f"{self.dtype}, {self.device}{', ' * bool(self.layout.stack)}{self.layout.stack})".replace("torch.", "")
         )
 
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt and a decoder says the answer."""
+        return bool(self.layout.stack)
+
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one."""
-        if self.bridge not in _unchanged:
-            return self._hash()
-        known = _unchanged[self.bridge] or self._hash()
-        _unchanged[self.bridge] = known
-        return known
+        """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one.
+
+        So has the decoder of an encoder-decoder: what was made for the one stack does not belong in the other.
+        """
+        known = _unchanged.get(self.bridge) or self._hash()
+        if self.bridge in _unchanged:
+            _unchanged[self.bridge] = known
+        return hashlib.sha256(f"{DECODER} {known}".encode()).hexdigest() if self.layout.stack == DECODER else known
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -132,8 +142,8 @@ class Model:
         return len(ids) > 1 and offsets[0][0] == offsets[0][1]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with BOS in front only where the tokenizer adds one."""
-        return spans.encode(self.tokenizer, text)[0]
+        """Token ids of a text, with BOS in front (for an encoder EOS behind) only where the tokenizer adds one."""
+        return spans.encode(self.tokenizer, text, closed=self.is_encoder_decoder)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""
@@ -141,12 +151,32 @@ class Model:
 
     def complete(self, text: str) -> str:
         """The most probable next token after a text, without the space in front of it."""
-        ids = torch.tensor([self.encode(text)])
-        return self.decode([int(self.logits(ids, keep=1)[0, -1].argmax())]).strip()
+        return self.decode([self.next_token(self.encode(text))]).strip()
+
+    def next_token(self, ids: Sequence[int]) -> int:
+        """The most probable token after a prompt (of an encoder-decoder: the answer's first one)."""
+        rows, decoder = self.inputs(ids)
+        return int(self.logits(torch.tensor([rows]), keep=1, decoder_ids=self.fed([decoder]))[0, -1].argmax())
+
+    def inputs(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What goes into the model, and what into a decoder of its own, for a prompt and the answer tokens fed.
+
+        A decoder gets the answer behind the prompt; in an encoder-decoder the encoder gets the prompt and the decoder
+        its start and the answer.
+        """
+        if self.is_encoder_decoder:
+            return tuple(prompt), (*self.start, *answer)
+        return (*prompt, *answer), ()
+
+    def fed(self, decoder_ids: Sequence[Sequence[int]]) -> Int[Tensor, "batch fed"] | None:
+        """Rows of decoder tokens of one length as a tensor; None for a model without an encoder."""
+        return torch.tensor(decoder_ids, device=self.device) if self.is_encoder_decoder else None
 
     def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
         """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
-        tokenised = spans.tokenise(self.tokenizer, prompt)
+        tokenised = spans.tokenise(self.tokenizer, prompt, for_encoder=bool(self.layout.stack))
+        if self.layout.stack == DECODER:
+            tokenised = replace(tokenised, decoder=spans.first_tokens(self.tokenizer, prompt, self.start))
         length = len(tokenised.ids) + max(0, len(tokenised.answer_ids) - 1)
         if length > self.n_ctx:
             raise UsageError(
@@ -156,15 +186,53 @@ class Model:
         return tokenised
 
     def answer_ids(self, text: str, answer: str) -> tuple[int, ...]:
-        """Token ids of an answer as it continues a text."""
+        """Token ids of an answer as it continues a text (of an encoder-decoder: as a text of its own)."""
+        if self.is_encoder_decoder:
+            return spans.lone_answer_ids(self.tokenizer, answer)
         return spans.answer_ids(self.tokenizer, text, answer)
 
-    def logits(self, ids: Int[Tensor, "batch pos"], *, keep: int = 0) -> Float[Tensor, "batch kept vocab"]:
-        """Logits of a plain forward, without gradients; `keep` > 0 keeps only the last `keep` positions."""
-        extra = {"logits_to_keep": keep} if keep else {}
+    def logits(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        *,
+        keep: int = 0,
+        decoder_ids: Int[Tensor, "batch fed"] | None = None,
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """Logits of a plain forward, without gradients.
+
+        Args:
+            ids: tokens of the prompts.
+            keep: only the last `keep` positions; 0: all.
+            decoder_ids: of an encoder-decoder, what its decoder is fed (`inputs`); its logits are those of these.
+
+        Raises:
+            MechinterpError: an encoder-decoder without decoder tokens.
+        """
         with torch.no_grad():
-            out: Tensor = self.bridge(ids.to(self.device), use_cache=False, **extra)
-        return out
+            out: Tensor = self.bridge(ids.to(self.device), **self.arguments(keep, decoder_ids=decoder_ids))
+        return out[:, -keep:]
+
+    def arguments(self, keep: int = 0, **given: Any) -> dict[str, Any]:
+        """Keyword arguments of a forward of the bridge that wants logits of the last `keep` positions (0: all).
+
+        Args:
+            keep: that many; an encoder-decoder gives them all.
+            given: others, left out where they are None; `decoder_ids` is what the decoder is fed.
+
+        Raises:
+            MechinterpError: an encoder-decoder without decoder tokens.
+        """
+        found = {name: value for name, value in given.items() if value is not None}
+        if "past_key_values" not in found:
+            found.setdefault("use_cache", False)
+        if not self.is_encoder_decoder:
+            return found | ({"logits_to_keep": keep} if keep else {})
+        if "decoder_ids" not in found:
+            raise MechinterpError(
+                f"{self.name} ({self.architecture}) is an encoder-decoder, and what was asked for is served for "
+                "decoders alone; an encoder-decoder is patched with run() and trace(), and its encoder edited"
+            )
+        return found | {"decoder_input_ids": found.pop("decoder_ids")}
 
 
 def load(
@@ -176,6 +244,8 @@ def load(
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
     name: str | None = None,
+    stack: str | None = None,
+    decoder_prefix: str = "",
 ) -> Model:
     """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
 
@@ -189,17 +259,22 @@ def load(
             (accelerate's own).  Layers that wait in memory or on disk are traced like others and cannot be edited.
         offload_folder: where layers on "disk" are kept.
         name: how the model is called in tables; default: the name or folder it came from.
+        stack: of an encoder-decoder (T5), the stack that is patched: "encoder" (the default), at the prompt's tokens,
+            or "decoder", at the tokens with which it begins; the subject's embeddings are corrupted in either case.
+        decoder_prefix: of an encoder-decoder, a text with which its decoder begins, before the answer; T5 that was
+            only pre-trained answers "Paris is in <extra_id_0>" after "<extra_id_0>".
 
     Raises:
         UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
-            for a TransformerBridge; a device_map beside a device, or for a model in memory.
+            for a TransformerBridge; a device_map beside a device, or for a model in memory; an unknown stack, or a
+            stack or decoder_prefix for a model with one stack.
         MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
             architecture that TransformerLens does not bridge or that fails the preflight.
     """
     if isinstance(source, TransformerBridge):
         if dtype is not None or device is not None:
             raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
-        return _from_bridge(source, tokenizer, name)
+        return _from_bridge(source, tokenizer, name, stack, decoder_prefix)
     hf_model: Any
     if device_map is not None and (device is not None or isinstance(source, PreTrainedModel)):
         raise UsageError(
@@ -224,10 +299,17 @@ def load(
             raise UsageError("this model is spread over several places by its device_map; leave out device")
         hf_model = hf_model.to(device)
     bundled = isinstance(source, str) and source in atlas.names()
-    return _finish(bridge_of(hf_model, tokenizer, called), tokenizer, called, bundled=bundled)
+    bridge = bridge_of(hf_model, tokenizer, called)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix, bundled=bundled)
 
 
-def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase | None, name: str | None) -> Model:
+def _from_bridge(
+    bridge: TransformerBridge,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str | None,
+    stack: str | None,
+    decoder_prefix: str,
+) -> Model:
     if getattr(bridge, "compatibility_mode", False):
         raise MechinterpError(
             "this TransformerBridge is in compatibility mode, which has rewritten its weights; boot it again and do "
@@ -239,11 +321,18 @@ def _from_bridge(bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase |
     config: Any = bridge.original_model.config
     called = name or str(config.name_or_path) or type(bridge.original_model).__name__
     check_finite(bridge.original_model, called)
-    return _finish(bridge, tokenizer, called)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix)
 
 
 def _finish(
-    bridge: TransformerBridge, tokenizer: PreTrainedTokenizerBase, name: str, *, bundled: bool = False
+    bridge: TransformerBridge,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    stack: str | None,
+    decoder_prefix: str,
+    *,
+    bundled: bool = False,
 ) -> Model:
-    layout = Layout(bridge, preflight(bridge, name))
-    return Model(bridge, tokenizer, layout, name, bundled)
+    patched, start = stack_of(bridge, stack, name), decoder_start(bridge, tokenizer, decoder_prefix, name)
+    layout = Layout(bridge, preflight(bridge, name, patched), patched)
+    return Model(bridge, tokenizer, layout, name, bundled, start)

@@ -2,9 +2,9 @@
 
 TransformerLens accepts hooks that never fire, and some that fire without any effect.  Before a model is used, a few
 short forwards check that (1) every hook fires exactly once, with one vector per token (and head), (2) overwriting it
-changes the logits, (3) no token sees a later one, (4) restoring the residual at every position of another prompt gives
-the clean logits, (5) resid_pre + attn = resid_mid and resid_mid + mlp = resid_post.  What fails is refused by name;
-without a working residual stream the model is refused as a whole.
+changes the logits, (3) no token of a decoder sees a later one, (4) restoring the residual at every position of another
+prompt gives the clean logits, (5) resid_pre + attn = resid_mid and resid_mid (+ cross_attn) + mlp = resid_post.  What
+fails is refused by name; without a working residual stream the model is refused as a whole.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from .errors import MechinterpError
 from .hook_checks import checked_layers, dead, in_row, run, without_effect
 from .layout import Layout
 from .placement import device_of
+from .stacks import ENCODER
 
 _ESSENTIAL = (names.EMBED, names.RESID_PRE, names.RESID)
 
 
-def preflight(bridge: TransformerBridge, name: str) -> dict[str, str]:
+def preflight(bridge: TransformerBridge, name: str, stack: str = "") -> dict[str, str]:
     """Check every component of a model.
+
+    Args:
+        bridge: the model.
+        name: for the messages.
+        stack: which of an encoder-decoder is checked.
 
     Returns:
         component -> the sentence saying why it cannot be served; empty when everything works.
@@ -34,21 +40,22 @@ def preflight(bridge: TransformerBridge, name: str) -> dict[str, str]:
     Raises:
         MechinterpError: the residual stream itself cannot be read and written.
     """
-    layout = Layout(bridge, {})
+    layout = Layout(bridge, {}, stack)
     clean_ids, other_ids = _token_pair(layout)
     problems = dead(layout, clean_ids)
-    problems |= without_effect(layout, clean_ids, [one for one in names.HOOKED if one not in problems])
+    problems |= without_effect(layout, clean_ids, [one for one in layout.hooked if one not in problems])
     refused = {
         component: f"{name} ({layout.architecture}) cannot serve the component {component!r}: {problems[component]}"
-        for component in names.HOOKED
+        for component in layout.hooked
         if component in problems
     }
     for component in _ESSENTIAL:
         if component in refused:
             raise MechinterpError(refused[component])
-    _check_causal(layout, name, clean_ids, other_ids)
+    if stack != ENCODER:
+        _check_causal(layout, name, clean_ids, other_ids)
     _check_restoring_everything(layout, name, clean_ids, other_ids)
-    if not {names.ATTN, names.MLP} & refused.keys():
+    if not {names.ATTN, names.CROSS_ATTN, names.MLP} & refused.keys():
         _check_sums(layout, name, clean_ids, refused)
     if names.ATTN in refused:
         refused[names.RESID_MID] = f"'resid_mid' is written through 'attn', and {refused[names.ATTN]}"
@@ -117,6 +124,8 @@ def _check_sums(layout: Layout, name: str, ids: Tensor, refused: dict[str, str])
     parts = [names.RESID_PRE, names.ATTN, names.MLP, names.RESID]
     if layout.has_hook(layout.read_hook(names.RESID_MID, 0)):
         parts.append(names.RESID_MID)
+    added = [names.ATTN, *([names.CROSS_ATTN] if names.CROSS_ATTN in layout.hooked else []), names.MLP]
+    parts += added[1:-1]
     found = _kept(layout, ids, [layout.read_hook(part, layer) for layer in checked_layers(layout) for part in parts])
     by_layer: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for layer in checked_layers(layout):
@@ -126,12 +135,13 @@ def _check_sums(layout: Layout, name: str, ids: Tensor, refused: dict[str, str])
     for layer, kept in by_layer.items():
         middle = kept[names.RESID_PRE] + kept[names.ATTN]
         tolerance = max(_tolerance(value) for value in kept.values())
-        gap = float((middle + kept[names.MLP] - kept[names.RESID]).abs().max())
+        total = middle + sum(kept[part] for part in added[1:])
+        gap = float((total - kept[names.RESID]).abs().max())
         if gap > tolerance:
-            for part in (names.ATTN, names.MLP):
+            for part in added:
                 refused[part] = (
                     f"{name} ({layout.architecture}) cannot serve the component {part!r}: in layer {layer} "
-                    f"resid_pre + attn + mlp misses resid_post by {gap:.2g}"
+                    f"{' + '.join((names.RESID_PRE, *added))} misses resid_post by {gap:.2g}"
                 )
             return
         if names.RESID_MID in parts and not (

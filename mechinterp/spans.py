@@ -84,6 +84,8 @@ class TokenisedPrompt:
         exact: False when the subject's last token also holds characters that follow it (a closing quote, say).
         mentions: how often the subject stands in the sentence as whole words; only the template's place counts as
             subject.
+        decoder: where the decoder of an encoder-decoder is patched, its own first tokens: every component but the
+            embedding is written at these.
     """
 
     prompt: Prompt
@@ -93,6 +95,12 @@ class TokenisedPrompt:
     tokens: tuple[str, ...]
     exact: bool = True
     mentions: int = 1
+    decoder: TokenisedPrompt | None = None
+
+    @property
+    def patched(self) -> TokenisedPrompt:
+        """The tokens of the stack that is patched."""
+        return self if self.decoder is None else self.decoder
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,6 +135,11 @@ class TokenisedPrompt:
         if role == "all":
             return tuple(range(len(self.ids)))
         if role == "subject":
+            if self.subject[0] == self.subject[1]:
+                raise UsageError(
+                    f"the subject of {self.prompt.text!r} stands in the encoder's input, and the decoder is patched; "
+                    "corrupt embed @ subject, and write the decoder at `last`, `everywhere` or at(0)"
+                )
             return tuple(range(*self.subject))
         if role not in (*ROLES, BEFORE):
             raise UsageError(
@@ -143,15 +156,26 @@ class TokenisedPrompt:
         return found
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and their character spans; BOS stays where the tokenizer adds one, a closing EOS is dropped."""
+def first_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, ids: tuple[int, ...]) -> TokenisedPrompt:
+    """The tokens with which a decoder begins, as a prompt without a subject; the last of them predicts the answer."""
+    tokens = tuple(str(tokenizer.decode([i])) for i in ids)
+    return TokenisedPrompt(prompt, ids, (len(ids) - 1, len(ids) - 1), (), tokens)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, closed: bool = False
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and their character spans; BOS stays where the tokenizer adds one.
+
+    A closing EOS is dropped unless `closed`: a decoder would not go on after it, an encoder is used to it.
+    """
     if not tokenizer.is_fast:
         raise UsageError(
             f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer of this model instead"
         )
     out = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, padding=False)
     ids, offsets, special = list(out["input_ids"]), list(out["offset_mapping"]), out["special_tokens_mask"]
-    while ids and special[len(ids) - 1] and offsets[-1][1] <= offsets[-1][0] and len(ids) > 1:
+    while not closed and ids and special[len(ids) - 1] and offsets[-1][1] <= offsets[-1][0] and len(ids) > 1:
         ids.pop()
         offsets.pop()
     return ids, [(int(a), int(b)) for a, b in offsets]
@@ -195,15 +219,32 @@ def answer_ids(tokenizer: PreTrainedTokenizerBase, text: str, answer: str) -> tu
     return tuple(ids)
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenisedPrompt:
+def lone_answer_ids(tokenizer: PreTrainedTokenizerBase, answer: str) -> tuple[int, ...]:
+    """Ids of an answer that is a text of its own, as an encoder-decoder gives it.
+
+    Raises:
+        UsageError: the vocabulary cannot spell the answer.
+    """
+    ids = list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    if not ids or _leaves_out(answer, encode(tokenizer, answer)[1]) or _has_unknown(tokenizer, ids, answer):
+        raise UsageError(f"the answer {answer!r} cannot be spelt in this model's vocabulary; choose another answer")
+    return tuple(ids)
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, *, for_encoder: bool = False) -> TokenisedPrompt:
     """Tokenise a prompt and find its subject, to the character.
+
+    Args:
+        tokenizer: with character offsets.
+        prompt: what to tokenise.
+        for_encoder: keep a closing EOS, and take the answer as a text of its own.
 
     Raises:
         UsageError: the vocabulary cannot spell the subject or the answer, or leaves letters out; the subject shares a
             token with the letters of a longer word.
     """
     text, (start, end) = prompt.text, prompt.subject_chars
-    ids, offsets = encode(tokenizer, text)
+    ids, offsets = encode(tokenizer, text, closed=for_encoder)
     if _leaves_out(text, offsets):
         raise UsageError(
             f"this model's vocabulary cannot spell all of {text!r} and leaves letters out, so that no token's place is "
@@ -226,11 +267,16 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> TokenisedPro
                 f"the subject {prompt.subject!r} is part of a longer word in {text!r} (it shares a token with "
                 f"{glued!r}); give the whole word as subject"
             )
+    answer: tuple[int, ...] = ()
+    if prompt.answer is not None and for_encoder:
+        answer = lone_answer_ids(tokenizer, prompt.answer)
+    elif prompt.answer is not None:
+        answer = answer_ids(tokenizer, text, prompt.answer)
     return TokenisedPrompt(
         prompt=prompt,
         ids=tuple(ids),
         subject=(first, last + 1),
-        answer_ids=() if prompt.answer is None else answer_ids(tokenizer, text, prompt.answer),
+        answer_ids=answer,
         tokens=tuple(str(tokenizer.decode([i])) for i in ids),
         exact=not before.strip() and not after,
         mentions=len({(start, end), *_occurrences(text, prompt.subject)[0]}),

@@ -36,6 +36,7 @@ from .sigma import embedding_sigma as embedding_sigma
 from .sites import Component as Component
 from .sites import Site as Site
 from .sites import attn as attn
+from .sites import cross_attn as cross_attn
 from .sites import embed as embed
 from .sites import k as k
 from .sites import mlp as mlp

@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from ..errors import UsageError
 from ..models import Model
 from ..prompts import Prompt
@@ -39,8 +37,7 @@ def ask(model: Model, prompts: Sequence[Prompt], *, answer_from_model: bool = Fa
         tokenised = model.tokenise(prompt)
         answer = tokenised.answer_ids
         if answer_from_model or not answer:
-            logits = model.logits(torch.tensor([tokenised.ids]), keep=1)
-            answer = (int(logits[0, -1].argmax()),)
+            answer = (model.next_token(tokenised.ids),)
         asked.append(Asked(tokenised, answer))
     return asked
 

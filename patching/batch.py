@@ -36,10 +36,11 @@ class Job:
 
     Args:
         key: whatever the caller needs to recognise the result.
-        ids: token ids, answer tokens fed by teacher forcing included.
+        ids: token ids, answer tokens fed by teacher forcing included (but for an encoder's).
         rows: how many copies.
         writes: what to write, in order.
         keep: how many last positions get logits.
+        decoder: what the decoder of an encoder-decoder is fed.
     """
 
     key: object
@@ -47,6 +48,12 @@ class Job:
     rows: int
     writes: Sequence[Valued]
     keep: int
+    decoder: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Tokens of each stack: jobs of one shape share forwards."""
+        return len(self.ids), len(self.decoder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,7 @@ def run_jobs(
     size = 0
     for job in jobs:
         tokens = job.rows * len(job.ids)
-        if chunk and (size + tokens > max_tokens or len(job.ids) != len(chunk[0].ids)):
+        if chunk and (size + tokens > max_tokens or job.shape != chunk[0].shape):
             yield from _run_chunk(model, chunk, reads, keep_pairs)
             chunk, size = [], 0
         chunk.append(job)
@@ -92,7 +99,8 @@ def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str], keep_pairs: 
     keep = max(job.keep for job in jobs)
     # Without a configuration the cache keeps every token, also in layers with a sliding window.
     cached = DynamicCache() if keep_pairs else None
-    past = None if cached is None else {"past_key_values": cached, "use_cache": True}
+    past = {} if cached is None else {"past_key_values": cached, "use_cache": True}
+    past["decoder_ids"] = model.fed([job.decoder for job in jobs for _ in range(job.rows)])
     out = forward(model, ids, writes, reads, keep=keep, past=past)
     layers: list[Any] = [] if cached is None else list(cached.layers)
     changed = torch.zeros(len(jobs), dtype=torch.bool)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import UsageError
 from ..layout import ATTN, EMBED, RESID, RESID_MID, RESID_PRE, Layout
 from ..spans import TokenisedPrompt
+from ..stacks import ENCODER
 from .programs import Program, Write
 
 
@@ -43,7 +44,7 @@ class Placed:
 
 def cells(program: Program, layout: Layout, prompt: TokenisedPrompt) -> Iterator[Cell]:
     """The cells of a program's grid, token by token and layer by layer; a single empty cell without axes."""
-    positions = range(len(prompt)) if program.has_position_axis else (None,)
+    positions = range(len(prompt.patched)) if program.has_position_axis else (None,)
     layers = range(layout.n_layers) if program.window is not None else (None,)
     for position in positions:
         for layer in layers:
@@ -63,16 +64,24 @@ def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell 
         component = write.site.component
         layout.check(component.name)
         heads = component.resolve_heads(layout)
-        positions = write.site.position.resolve(prompt, cell.position)
+        tokens = tokens_of(component.name, prompt)
+        positions = write.site.position.resolve(tokens, cell.position)
         layers = (0,) if component.name == EMBED else component.layers.resolve(layout.n_layers, cell.layer)
         for layer in layers:
             name, at_layer = component.name, layer
             if name == RESID_PRE and layer > 0:  # what enters a layer is what left the one before: one address
                 name, at_layer = RESID, layer - 1
+            elif name == RESID_PRE and layout.stack == ENCODER:  # likewise what enters an encoder is the embedding
+                name = EMBED
             placed.append(Placed(write, name, at_layer, positions, heads))
             if not write.source.additive:
-                _claim(taken, placed[-1], prompt)
+                _claim(taken, placed[-1], tokens)
     return placed
+
+
+def tokens_of(component: str, prompt: TokenisedPrompt) -> TokenisedPrompt:
+    """The tokens at which a component is read and written: the embedding is always the prompt's."""
+    return prompt if component == EMBED else prompt.patched
 
 
 def _claim(taken: Taken, new: Placed, prompt: TokenisedPrompt) -> None:

@@ -123,11 +123,14 @@ def forward(
         reads: hook points whose values (after the writes) are kept.
         keep: how many last positions get logits.
         grad: let gradients flow to the written values.
-        past: what came before these tokens, as keyword arguments of the model: a cache of keys and values, and the mask
-            and positions that go with it (see `prefix.Tail`).
+        past: what the model is given besides, as keyword arguments: what came before these tokens (a cache of keys and
+            values, and the mask and positions that go with it, see `prefix.Tail`); for an encoder-decoder, whose `ids`
+            are the encoder's and whose logits the decoder's, `decoder_ids` (and an `attention_mask` if `ids` are
+            padded, because an encoder sees all tokens).
 
     Raises:
-        MechinterpError: a hook point that is unknown or did not fire exactly once.
+        MechinterpError: a hook point that is unknown or did not fire exactly once; an encoder-decoder without
+            `decoder_ids`.
     """
     tape, cache = _Tape(), {}  # type: tuple[_Tape, dict[str, Tensor]]
     subtracted = dict.fromkeys(write.minus for write in writes if write.minus is not None)
@@ -146,14 +149,13 @@ def forward(
     for name in expected:
         if not model.layout.has_hook(name):
             raise MechinterpError(f"{model.name} ({model.architecture}) has no hook point {name!r}")
+    arguments = model.arguments(keep, **(past or {}))
     parameters = [p for p in model.bridge.original_model.parameters() if p.requires_grad] if grad else []
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         with torch.set_grad_enabled(grad):
-            logits = model.bridge.run_with_hooks(
-                ids.to(model.device), fwd_hooks=hooks, logits_to_keep=keep, **(past or {"use_cache": False})
-            )
+            logits = model.bridge.run_with_hooks(ids.to(model.device), fwd_hooks=hooks, **arguments)[:, -keep:]
     except torch.OutOfMemoryError as error:
         raise MechinterpError(
             f"out of memory in a forward of {ids.shape[0]} rows x {ids.shape[1]} tokens; "

@@ -10,7 +10,7 @@ from ..prompts import Prompt
 from .asked import ask
 from .batch import DEFAULT_MAX_TOKENS
 from .budget import Budget
-from .cells import Cell, cells, place
+from .cells import Cell, cells, place, tokens_of
 from .group import plan_group
 from .price import Price
 from .programs import Program
@@ -94,7 +94,9 @@ def explain(program: Program, prompt: Prompt, model: Model) -> Explanation:
         Line(
             write.write.verb,
             _hook(model, write.component, write.layer) + (f" heads {list(write.heads)}" if write.heads else ""),
-            ", ".join(f"{position}:{tokenised.tokens[position]!r}" for position in write.positions),
+            ", ".join(
+                f"{position}:{tokens_of(write.component, tokenised).tokens[position]!r}" for position in write.positions
+            ),
             str(write.write.source),
         )
         for write in placed
@@ -130,8 +132,11 @@ def _hook(model: Model, component: str, layer: int) -> str:
 def _no_ops(program: Program, model: Model, prompt: Prompt, grid: list[Cell]) -> int:
     """Cells whose restores all come before the first corrupted token, or sit in the last layer off the last token.
 
-    Before that token the clean and the corrupted run agree; any other source may bring something new there.
+    Before that token the clean and the corrupted run agree; any other source may bring something new there.  Of an
+    encoder, where every token sees every other, no cell is known to be idle.
     """
+    if model.is_encoder_decoder:
+        return 0
     tokenised = model.tokenise(prompt)
     count = 0
     for cell in grid:

@@ -222,6 +222,8 @@ def _refused(model: Model, engine: str) -> str | None:
     """Why the exact engine is not used, None where it is."""
     if engine == "plain":
         return "the plain executor was asked for"
+    if engine == "exact" and model.is_encoder_decoder:
+        raise UsageError(f"engine='exact' cannot be used: {serves(model)}; leave engine= out")
     return serves(model) if engine == "auto" else None
 
 
@@ -238,6 +240,7 @@ def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], ref
         "model": model.name,
         "architecture": model.architecture,
         "n_layers": model.n_layers,
+        **({"stack": model.layout.stack} if model.is_encoder_decoder else {}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "fingerprint": model.fingerprint(),
         "programs": [str(program) for program in programs],

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from ..errors import UsageError
 from .positions import every, here, subject
 from .programs import Program, corrupt, restore, sever
-from .sites import attn, embed, mlp, resid
+from .sites import attn, cross_attn, embed, mlp, resid
 from .sources import Run, Source
 
-KINDS = {"resid": resid, "mlp": mlp, "attn": attn}
-SEVERED = {"mlp": mlp, "attn": attn}
+KINDS = {"resid": resid, "mlp": mlp, "attn": attn, "cross_attn": cross_attn}
+SEVERED = {"mlp": mlp, "attn": attn, "cross_attn": cross_attn}
 
 
 def default_window(n_layers: int) -> int:

@@ -19,10 +19,10 @@ Columns = dict[str, Any]
 def cell_columns(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL) -> Columns:
     """One cell's draws as columns; what is the same for all of them is given once and repeated by `frame_of`."""
     position = -1 if cell.position is None else cell.position
-    tokenised = asked.prompt
+    prompt, tokenised = asked.prompt.prompt, asked.prompt.patched
     return {
-        "prompt": tokenised.prompt.name,
-        "relation": tokenised.prompt.relation,
+        "prompt": prompt.name,
+        "relation": prompt.relation,
         "run": run,
         "component": restored_names(program),
         "window": program.window or 1,

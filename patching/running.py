@@ -17,7 +17,7 @@ from ..models import Model
 from ..prompts import Prompt
 from .asked import Asked, ask, buckets
 from .batch import DEFAULT_MAX_TOKENS, run_jobs
-from .cells import place
+from .cells import place, tokens_of
 from .metrics import METRICS, Question, Scores, best_foil, log_softmax, score
 from .programs import Program, nothing
 from .session import Session
@@ -206,7 +206,7 @@ def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, "
     for group in buckets(asked, GROUP):
         session = Session(model, [asked[i] for i in group])
         for index in group:
-            positions = site.position.resolve(asked[index].prompt)
+            positions = site.position.resolve(tokens_of(site.component.name, asked[index].prompt))
             layers = (0,) if site.component.name == EMBED else site.component.layers.resolve(model.n_layers)
             if len(positions) != 1 or len(layers) != 1:
                 raise UsageError(

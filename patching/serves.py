@@ -30,6 +30,11 @@ def serves(model: Model) -> str | None:
     Some architectures bake the batch size into what every layer shares (BLOOM's alibi) and fail; they are traced by the
     plain executor.
     """
+    if model.is_encoder_decoder:
+        return (
+            f"{model.architecture} is an encoder-decoder: every token of its encoder sees every other, so a patch "
+            "changes all of them and nothing of a forward can be left out"
+        )
     if model.bridge not in _KNOWN:
         _KNOWN[model.bridge] = _try(model)
     return _KNOWN[model.bridge]

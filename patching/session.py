@@ -141,7 +141,8 @@ class Session:
         """A job for one prompt and one cell; the runs it reads from must have been prepared."""
         asked = self.asked[index]
         writes = [Valued(write, self._values(index, write, program)) for write in placed]
-        return Job((index, key), asked.ids, program.draws or 1, writes, keep=len(asked.answer))
+        ids, decoder = self.model.inputs(asked.prompt.ids, asked.answer[:-1])
+        return Job((index, key), ids, program.draws or 1, writes, keep=len(asked.answer), decoder=decoder)
 
     def stacked(self, program: Program, address: Address) -> Tensor:
         """A kept activation of all prompts, [prompts x draws, pos, ...]."""
@@ -226,9 +227,8 @@ class Session:
             total: dict[Address, Tensor | float] = dict.fromkeys(hooks, 0.0)
             count = 0
             for text in source.texts:
-                ids = torch.tensor([self.model.encode(text)])
-                cache = forward(self.model, ids, reads=list(hooks.values())).cache
-                count += ids.shape[1]
+                cache = self._cache(self.model.inputs(self.model.encode(text)), list(hooks.values()))
+                count += cache[hooks[address]].shape[1]  # of tokens of the stack that is read
                 for one, hook in hooks.items():
                     total[one] = total[one] + exact(cache[hook][0]).sum(0)
             for one, value in total.items():
@@ -249,9 +249,14 @@ class Session:
                     f"{mine.prompt.subject}); choose a subject of the same token length"
                 )
             hook = self.model.layout.read_hook(placed.component, placed.layer)
-            ids = torch.tensor([other.ids + mine.answer[:-1]])
-            self._others[key] = forward(self.model, ids, reads=[hook]).cache[hook]
+            self._others[key] = self._cache(self.model.inputs(other.ids, mine.answer[:-1]), [hook])[hook]
         return self._others[key]
+
+    def _cache(self, inputs: tuple[tuple[int, ...], tuple[int, ...]], hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Activations of a plain run of one row (`Model.inputs`)."""
+        ids, decoder = inputs
+        past = {"decoder_ids": self.model.fed([decoder])}
+        return forward(self.model, torch.tensor([ids]), reads=hooks, past=past).cache
 
 
 def source_program(placed: Placed, program: Program) -> Program | None:

@@ -57,9 +57,10 @@ def _sigma(model: Model, ids: list[int]) -> float:
     """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice.
 
     Only the first layer runs after the embedding: a whole forward over a vocabulary would take a large model minutes.
+    An encoder-decoder cannot be stopped, and runs whole.
     """
     hook = model.layout.hook(EMBED)
-    length = min(model.n_ctx, 256)
+    length, stop = min(model.n_ctx, 256), None if model.is_encoder_decoder else 1
     count, total, squares = 0, 0.0, 0.0
     for start in range(0, len(ids), length):
         piece = torch.tensor([ids[start : start + length]])
@@ -68,8 +69,7 @@ def _sigma(model: Model, ids: list[int]) -> float:
             model.bridge.run_with_hooks(
                 piece.to(model.device),
                 fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(exact(value)))],
-                stop_at_layer=1,
-                use_cache=False,
+                **model.arguments(decoder_ids=model.fed([model.start]), stop_at_layer=stop),
             )
         (values,) = kept
         count += values.numel()

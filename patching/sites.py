@@ -169,6 +169,8 @@ resid = Component(names.RESID)
 """Residual stream leaving a layer."""
 attn = Component(names.ATTN)
 """What attention adds to the residual stream."""
+cross_attn = Component(names.CROSS_ATTN)
+"""What cross-attention adds to the residual stream (the decoder of an encoder-decoder only)."""
 mlp = Component(names.MLP)
 """What the MLP adds to the residual stream."""
 z = Component(names.Z)

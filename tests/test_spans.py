@@ -300,7 +300,8 @@ def test_gpt2_spells_everything_although_its_unknown_token_is_the_end_of_text(gp
 def test_prompts_that_are_too_long_are_refused() -> None:
     from mechinterp.models import Model
 
-    room = SimpleNamespace(tokenizer=word_level(WORDS), n_ctx=6, name="tiny")  # all that tokenise asks of a model
+    # all that tokenise asks of a model
+    room = SimpleNamespace(tokenizer=word_level(WORDS), n_ctx=6, name="tiny", layout=SimpleNamespace(stack=""))
     fits = Prompt("{} b c d e f", "a", "g")  # the last answer token is never fed to the model
     assert len(Model.tokenise(room, fits)) == 6
     assert Model.tokenise(room, fits).answer_ids == (7,)

@@ -43,15 +43,16 @@ def findings(model: Model) -> list[Finding]:
         return [*found, Finding("editing", False, str(refusal))]
 
 
-def _ids(model: Model) -> Tensor:
-    """The same few tokens on every run."""
-    return torch.randint(model.vocab_size, (1, 6), generator=torch.Generator().manual_seed(0))
+def _read(model: Model, hooks: list[str]) -> dict[str, Tensor]:
+    """Activations of the same few tokens on every run."""
+    ids = torch.randint(model.vocab_size, (1, 6), generator=torch.Generator().manual_seed(0))
+    return forward(model, ids, reads=hooks, past={"decoder_ids": model.fed([model.start])}).cache
 
 
 def _pairs(model: Model) -> Finding:
     layout, layers = model.layout, range(model.n_layers)
     hooks = [hook for layer in layers for hook in (layout.key_hook(layer), layout.value_hook(layer))]
-    cache = forward(model, _ids(model), reads=hooks).cache
+    cache = _read(model, hooks)
     worst = 0.0
     for layer in layers:
         key, value = cache[layout.key_hook(layer)], cache[layout.value_hook(layer)]
@@ -63,9 +64,9 @@ def _pairs(model: Model) -> Finding:
 
 def _insertion(model: Model) -> Finding:
     """Write a made-up value for one key into the middle layer, as an edit that is on, and read it in the model."""
-    layer, ids = model.n_layers // 2, _ids(model)
+    layer = model.n_layers // 2
     key_hook, value_hook = model.layout.key_hook(layer), model.layout.value_hook(layer)
-    cache = forward(model, ids, reads=[key_hook, value_hook]).cache
+    cache = _read(model, [key_hook, value_hook])
     key, value = cache[key_hook][0, 3], cache[value_hook][0, 3]
     target = value.roll(1) + value.std()
     identity = torch.eye(model.d_mlp, dtype=torch.float64)
@@ -75,7 +76,7 @@ def _insertion(model: Model) -> Finding:
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     factors = Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))
     with Edit.of({layer: factors}, Provenance("check", "", model.name)).on(model, force=True):
-        found = forward(model, ids, reads=[value_hook]).cache[value_hook][0, 3]
+        found = _read(model, [value_hook])[value_hook][0, 3]
     return _judged("editing", _relative(found, target), model, f"ROME's W' k* = v* in layer {layer}")
 
 

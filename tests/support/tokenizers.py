@@ -35,12 +35,14 @@ SENTENCES = (
 
 
 @cache
-def words(*, adds_bos: bool = False) -> PreTrainedTokenizerFast:
-    """One token for each of `WORDS`, with character offsets; with or without BOS in front of every text."""
+def words(*, adds_bos: bool = False, adds_eos: bool = False) -> PreTrainedTokenizerFast:
+    """One token for each of `WORDS`, with character offsets; with or without BOS in front of every text, EOS behind."""
     tokenizer = Tokenizer(models.WordLevel(_numbered(("<unk>", "<s>", *WORDS)), unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if adds_bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    if adds_eos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A <s>", special_tokens=[("<s>", 1)])
     return wrap(tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="<s>")
 
 

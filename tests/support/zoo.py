@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import mechinterp as mi
 from mechinterp.models import Model
@@ -184,6 +184,42 @@ def small_model(kind: str = "gpt2", *, dtype: torch.dtype = torch.float32, adds_
     """A model of words, booted once per process: nothing may change its weights."""
     words = tokenizers.words(adds_bos=adds_bos)
     return mi.load(hf_model(kind), tokenizer=words, dtype=dtype, name=f"small-{kind}")
+
+
+ENCODER_DECODERS = ("t5", "t5_gated")
+"""T5 with a plain MLP (relu) and with a gated one."""
+DECODER_LAYERS = LAYERS - 1
+PREFIX = "the"
+"""Fed to the decoder after its start token, so that its queries and keys have something to choose from."""
+
+
+def hf_encoder_decoder(kind: str = "t5", size: Size = WORDS, *, seed: int = 0) -> Any:
+    """A random T5 of Hugging Face with matrices scaled up and another number of layers in its decoder."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        "t5", vocab_size=size.vocab_size, d_model=size.hidden_size, d_kv=size.hidden_size // size.num_attention_heads,
+        d_ff=size.intermediate_size, num_layers=size.num_hidden_layers, num_decoder_layers=DECODER_LAYERS,
+        num_heads=size.num_attention_heads, feed_forward_proj={"t5": "relu", "t5_gated": "gated-gelu"}[kind],
+        decoder_start_token_id=0, eos_token_id=size.special,
+    )  # fmt: skip
+    network = AutoModelForSeq2SeqLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1:
+                # T5 does not scale attention's scores: queries and keys stay small, or one token would get it all.
+                mild = name.endswith(("q.weight", "k.weight", "bias.weight"))
+                std = 1.0 if name == "shared.weight" else parameter.shape[-1] ** -0.5
+                parameter.normal_(0, std if mild else 2 * std)
+    return network
+
+
+def encoder_decoder(
+    kind: str = "t5", stack: str = "encoder", *, dtype: torch.dtype = torch.float32, prefix: str = PREFIX
+) -> Model:
+    """A model of words, booted anew: it may be edited."""
+    words = tokenizers.words(adds_eos=True)
+    network = hf_encoder_decoder(kind)
+    return mi.load(network, tokenizer=words, dtype=dtype, name=f"small-{kind}", stack=stack, decoder_prefix=prefix)
 
 
 def sentence_model(
