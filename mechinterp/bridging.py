@@ -12,6 +12,7 @@ from .checkpoints import first_line
 from .errors import MechinterpError
 from .faithful import check_faithful, some_logits
 from .placement import device_of
+from .stacks import check_one_dtype
 
 
 def bridge_of(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TransformerBridge:
@@ -23,6 +24,7 @@ def bridge_of(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, nam
     """
     hf_model.eval()
     check_finite(hf_model, name)
+    check_one_dtype(hf_model, name)
     called = f"{name} ({type(hf_model).__name__})"
     plain = some_logits(hf_model, called)
     bridge = _boot(hf_model, tokenizer, name)

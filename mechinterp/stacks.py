@@ -26,6 +26,20 @@ def is_encoder_decoder(hf_model: Any) -> bool:
     return bool(getattr(hf_model.config, "is_encoder_decoder", False))
 
 
+def check_one_dtype(hf_model: Any, name: str) -> None:
+    """Refuse a T5 that was read in float16: transformers keeps its down-projections in float32 then.
+
+    Raises:
+        MechinterpError: TransformerLens does not run such a mixture.
+    """
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in hf_model.parameters()}
+    if is_encoder_decoder(hf_model) and len(dtypes) > 1:
+        raise MechinterpError(
+            f"{name} ({type(hf_model).__name__}) has weights in {' and '.join(sorted(dtypes))}, because float16 is too "
+            "narrow for some of them, and TransformerLens does not run the mixture; load it with dtype=torch.bfloat16"
+        )
+
+
 def stack_of(bridge: TransformerBridge, asked: str | None, name: str) -> str:
     """The stack that is patched; an empty string for a model that has only one.
 

@@ -16,12 +16,20 @@ from support.matrix_patching import NOISE as WORDS_NOISE
 from support.matrix_patching import batched, probes
 from support.tokenizers import words
 from support.zoo import ENCODER_DECODERS, HEADS, encoder_decoder, hf_encoder_decoder
-from transformers import AutoModelForSeq2SeqLM, BartConfig, BartForConditionalGeneration, PreTrainedModel
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 import mechinterp as mi
 from mechinterp import Edit, Fact, LinearMemory, MechinterpError, Model, Prompt, SecondMoment, UsageError
 from mechinterp.analysis import score_answers
 from mechinterp.analysis.generation import Sampling, generate
+from mechinterp.cli.model_checks import findings
 from mechinterp.editing import EDITORS, Factors, Provenance, RomeHparams, RomeReport, rome
 from mechinterp.editing.request import EditRequest
 from mechinterp.editing.value import values_of
@@ -145,14 +153,14 @@ def test_every_component_against_plain_transformers(kind: str, stack: str) -> No
     assert set(COMPONENTS) == set(OURS)
     case.check(NOISE, [case.damage(draw) for draw in range(DRAWS)])
     other = embed @ subject
-    for name in components(stack):
-        last_layer = model(kind, stack).n_layers - 1
-        for layer in [0] if name == "embed" else [0, last_layer] if kind == "t5" else [last_layer]:
+    last_layer = model(kind, stack).n_layers - 1
+    for name in components(stack) if kind == "t5" else ("mlp", "key", "value", "resid"):  # where a gated T5 differs
+        for layer in [0] if name == "embed" else [0, last_layer]:
             heads = (0, HEADS - 1) if name in PER_HEAD else ()
             put = [case.damage(draw) + case.whole(case.clean, name, layer, heads) for draw in range(DRAWS)]
             effect = case.check(NOISE | restore(site(name, layer, *heads)), put)
             assert (effect < 1e-10) if blind(stack, name, layer) else (effect > EFFECT), (name, layer)
-            if name != "embed" and (name, layer, stack) != ("resid_pre", 0, "encoder"):
+            if layer == last_layer:
                 back = [Written("embed", 0, token, case.clean.activations["embed", 0][token]) for token in case.subject]
                 held = [
                     case.damage(draw) + back + case.whole(case.corrupted[draw], name, layer, heads)
@@ -265,14 +273,14 @@ def test_tracing_runs_plainly_and_says_why(stack: str) -> None:
     assert {reason.partition(":")[0] for reason in table.meta["plain"].values()} == {
         "T5ForConditionalGeneration is an encoder-decoder"
     }
-    assert table.meta["unchanged_cells"] == 0 or stack == "decoder"
-    level = table.meta["noise_level"]
+    if stack == "encoder":  # the decoder's first layer has not seen the encoder where attention is restored
+        assert table.meta["unchanged_cells"] == 0
     row = table.frame.query("component == 'mlp' and position == 1 and layer == 1 and severed == 'none'")
     noise = corrupt(embed @ subject, mi.patching.Gaussian(draws=2))
     assert row["log_prob"].to_numpy() == pytest.approx(
         run(chosen, PROMPTS[0], noise | restore(mlp[1] @ at(1))).log_prob, abs=1e-10
     )
-    assert level == pytest.approx(3 * embedding_sigma(chosen))
+    assert table.meta["noise_level"] == pytest.approx(3 * embedding_sigma(chosen))
     with pytest.raises(UsageError, match="engine='exact' cannot be used: T5ForConditionalGeneration is an encoder-dec"):
         trace(chosen, PROMPTS[:1], engine="exact", progress=False)
     assert "every token of its encoder sees every other" in (serves(chosen) or "")
@@ -426,10 +434,28 @@ def test_refusals_of_loading() -> None:
         mi.load("atlas", stack="decoder")
     with pytest.raises(UsageError, match="atlas has no encoder, so its prompt is all it is fed; leave out decoder_pre"):
         mi.load("atlas", decoder_prefix="the")
+    mixed = hf_encoder_decoder().half()
+    mixed.encoder.block[0].layer[1].DenseReluDense.wo.float()  # as transformers reads T5 in float16
+    with pytest.raises(MechinterpError, match="has weights in float16 and float32.* load it with dtype=torch.bfloat16"):
+        mi.load(mixed, tokenizer=words(), name="half")
     without = hf_encoder_decoder()
     without.config.decoder_start_token_id = None
     with pytest.raises(MechinterpError, match="the configuration of small-t5 has no decoder_start_token_id"):
         mi.load(without, tokenizer=words(), name="small-t5")
+
+
+def test_mt5_and_bfloat16() -> None:
+    config = MT5Config(vocab_size=34, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4, decoder_start_token_id=0)
+    many = mi.load(MT5ForConditionalGeneration(config), tokenizer=words(adds_eos=True), name="mt5")
+    assert run(many, PROMPTS[0], NOISE | restore(attn[1] @ last)).changed
+    short = encoder_decoder(dtype=torch.bfloat16)
+    whole = run(short, PROMPTS[0], NOISE | restore(resid[-1] @ everywhere))
+    assert (short.layout.refused, whole.log_prob[0]) == ({}, whole.clean.log_prob[0])
+
+
+def test_check_finds_what_is_served() -> None:
+    found = {one.what: one.served for one in findings(encoder_decoder())}
+    assert found == {"exact engine": False, "keys and values": True, "editing": True}
 
 
 def test_refusals_of_patching() -> None:
