@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from ..models import Model
 from ..progress import progress_bar
@@ -162,7 +163,8 @@ def _told(report: BatchReport, course: Course) -> BatchReport:
 
 def _editor(name: str, presets: dict[str, FtHparams], source: str, layers: str) -> Editor:
     return Editor(
-        name=name, make=ft, hparams=FtHparams, presets=presets, source=source, layers=layers, each=ft_each
+        name=name, make=ft, hparams=FtHparams, presets=presets, source=source, layers=layers, each=ft_each,
+        variant=attrgetter("variant"),
     )  # fmt: skip
 
 
