@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .editing.rome import rome as rome
     from .errors import MechinterpError as MechinterpError
     from .errors import UsageError as UsageError
+    from .loading import load as load
     from .models import Model as Model
-    from .models import load as load
     from .patching import Table as Table
     from .patching import plan as plan
     from .patching import run as run
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
-    "MechinterpError": "errors", "UsageError": "errors", "Model": "models", "load": "models",
+    "MechinterpError": "errors", "UsageError": "errors", "Model": "models", "load": "loading",
     "Table": "patching", "plan": "patching", "run": "patching", "trace": "patching",
     "Fact": "prompts", "Prompt": "prompts", "Question": "prompts", "read_facts": "readers",
 }  # fmt: skip

@@ -12,7 +12,8 @@ from rich.console import Console
 from . import analysis, atlas
 from .editing import Edit, RomeReport, SecondMoment, rome
 from .errors import MechinterpError
-from .models import Model, load
+from .loading import load
+from .models import Model
 from .patching import Table, trace
 from .prompts import Fact
 

@@ -144,7 +144,7 @@ def test_weights_larger_than_the_memory_are_refused_before_they_are_read(
     total = footprint.memory_of(None)
     assert total is None or total > 10**8
     monkeypatch.setattr(footprint, "memory_of", lambda device: 10_000)
-    monkeypatch.setattr("mechinterp.models.read_checkpoint", lambda *given, **named: pytest.fail("it was read"))
+    monkeypatch.setattr("mechinterp.loading.read_checkpoint", lambda *given, **named: pytest.fail("it was read"))
     with pytest.raises(MechinterpError, match=r"small-llama has 0.0 million parameters, 0.0 MB in memory, and this ma"):
         mi.load(folder)
     with pytest.raises(MechinterpError, match="and cuda has 0.0 MB; load it with dtype=torch.bfloat16, on a larger"):

@@ -64,7 +64,7 @@ def load_model(
     offload: Path | None = None,
 ) -> Model:
     """Load the model a command was given."""
-    from ..models import load
+    from ..loading import load
     from ..ranks import Ranks
 
     set_threads(threads)
