@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ..errors import UsageError
-from .edit_metrics import AFTER, harmonic_mean
+from .edit_metrics import AFTER, check_cluster, cluster_labels, harmonic_mean
 from .evaluation import Evaluation
 from .intervals import MIN_UNITS, percentile, resampling_weights
 from .metric_table import METRICS, SHARE, Metric, chosen
@@ -38,7 +38,8 @@ def compare(
         a, b: of the same facts.
         metrics: which; default: all that both have.
         level, resamples, seed: of the intervals; the same records are drawn for a and b and for every metric.
-        cluster: "record", or "relation" to draw all records of a relation together.
+        cluster: "record", or "relation" to draw all records of a relation together; the records of a leaderboard can
+            also be drawn by "group", those of one edit together.
 
     Returns:
         One row per metric, scores such as S included: metric, a, b, difference (a - b), low, high, other_sign (the
@@ -49,18 +50,11 @@ def compare(
     Raises:
         UsageError: other records in a than in b, a metric that one of them lacks, or another cluster.
     """
-    if cluster not in ("record", "relation"):
-        raise UsageError(f"cluster={cluster!r} is not a column to resample by; choose record or relation")
+    check_cluster(a.records, cluster)
     wide_a, wide_b = (_wide(evaluation) for evaluation in (a, b))
     _same_records(wide_a, wide_b)
     wide_b = wide_b.loc[wide_a.index]
-    relation = a.records.drop_duplicates("record").set_index("record")["relation"]
-    labels = [str(relation[record]) for record in wide_a.index] if cluster == "relation" else None
-    if labels is not None and "" in labels:
-        raise UsageError(
-            f"the record {wide_a.index[labels.index('')]!r} has no relation; give every fact one, or use "
-            "cluster='record'"
-        )
+    labels = cluster_labels(a.records, wide_a.index, cluster)
     weights = resampling_weights(len(wide_a), resamples, seed, labels)
     groups = len(set(labels)) if labels is not None else len(wide_a)
     rows = [

@@ -108,24 +108,19 @@ def summarise(
         records: per-record metrics, as `record_metrics` makes them.
         by: further columns to summarise within, such as ("layer",).
         level, resamples, seed: of the intervals; the same records are drawn for every metric.
-        cluster: "record" or "relation".
+        cluster: "record" or "relation"; of a leaderboard also "group", the edit a record shares with others.
 
     Returns:
         One row per group, stage and metric (S included): estimate, low, high, n_records (with a value),
         n_given, n_failed (records whose edit could not be made; they are among the others).
     """
-    if cluster not in ("record", "relation"):
-        raise UsageError(f"cluster={cluster!r} is not a column to resample by; choose record or relation")
-    if cluster == "relation" and (records["relation"] == "").any():
-        unnamed = records.loc[records["relation"] == "", "record"].iloc[0]
-        raise UsageError(f"the record {unnamed!r} has no relation; give every fact one, or use cluster='record'")
+    check_cluster(records, cluster)
     options = (level, resamples, seed)
     failed = records["failed"] if "failed" in records.columns else pd.Series("", index=records.index)
     rows = []
     for key, group in records.groupby([*by, "stage"], sort=False, observed=True):
         wide = group.pivot(index="record", columns="metric", values="value")
-        relation = group.drop_duplicates("record").set_index("record")["relation"]
-        labels = [relation[record] for record in wide.index] if cluster == "relation" else None
+        labels = cluster_labels(group, wide.index, cluster)
         n_failed = int(group.loc[failed.loc[group.index] != "", "record"].nunique())
         for metric in METRICS.values():
             values = [wide[part].to_numpy(float) for part in (*metric.parts, metric.name) if part in wide.columns]
@@ -139,6 +134,28 @@ def summarise(
             rows.append((*key, metric.name, *_row(found), len(wide), n_failed))
     columns = ["stage", "metric", "estimate", "low", "high", "n_records", "n_given", "n_failed"]
     return pd.DataFrame(rows, columns=[*by, *columns])
+
+
+def check_cluster(records: pd.DataFrame, cluster: str) -> None:
+    """Look at whether records can be resampled by this.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    there = ["record", "relation", *(["group"] if "group" in records.columns else [])]
+    if cluster not in there:
+        raise UsageError(f"cluster={cluster!r} is not a column to resample by; choose {' or '.join(there)}")
+    if cluster == "relation" and (records["relation"] == "").any():
+        unnamed = records.loc[records["relation"] == "", "record"].iloc[0]
+        raise UsageError(f"the record {unnamed!r} has no relation; give every fact one, or use cluster='record'")
+
+
+def cluster_labels(records: pd.DataFrame, order: pd.Index, cluster: str) -> list[str] | None:
+    """What each record is drawn together by, in this order; None: each alone."""
+    if cluster == "record":
+        return None
+    label = records.drop_duplicates("record").set_index("record")[cluster]
+    return [str(label[record]) for record in order]
 
 
 def _score(

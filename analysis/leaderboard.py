@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..progress import progress_bar
 from ..prompts import Fact
 from .contenders import contender
 from .generation import Sampling
-from .leaderboard_result import CELL, Leaderboard
+from .leaderboard_result import CELL, MIN_GROUPS, Leaderboard
 from .metric_table import COUNTERFACT, chosen
 from .portability import Portability
 from .references import References
@@ -99,8 +100,8 @@ def leaderboard(
     retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(metrics)})
     header = {
         "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(metrics), "seed": seed,
-        "texts": _digest([list(held_texts), sampling, portability, references is not None]),
-        "allow_disabling": allow_disabling,
+        "texts": _digest([list(held_texts), sampling, portability, references and references.fingerprint()]),
+        "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
     }  # fmt: skip
     store = TrialStore(out, header)
     plans, notes = plan_trials(
@@ -147,8 +148,19 @@ def _result(trials: Sequence[tuple[Plan, Trial]], notes: Sequence[str]) -> Leade
     columns = [*CELL, "facts", "failed", "seconds_per_edit", "peak_memory_mb", "memory_is"]
     return Leaderboard(
         pd.concat(records, ignore_index=True), pd.DataFrame(rows, columns=columns), looked,
-        tuple(dict.fromkeys([*notes, *said])),
+        tuple(dict.fromkeys([*notes, *_few_edits([plan for plan, _ in trials]), *said])),
     )  # fmt: skip
+
+
+def _few_edits(plans: Sequence[Plan]) -> list[str]:
+    """What the intervals of rows with few edits of several facts do not say."""
+    groups = Counter((plan.contender.name, plan.edits, plan.size) for plan in plans if plan.mode != SINGLE)
+    few = {(edits, size): count for (_, edits, size), count in groups.items() if count < MIN_GROUPS}
+    return [
+        f"{edits} edits of {size}: the intervals are over the facts of {'one edit' if count == 1 else f'{count} edits'}"
+        " and say little of other edits"
+        for (edits, size), count in few.items()
+    ]
 
 
 def _digest(thing: object) -> str:

@@ -18,6 +18,9 @@ from .retention import Retention
 CELL = ["editor", "edits", "size"]
 """What a row of the table is told by."""
 
+MIN_GROUPS = 5
+"""Edits (or sequences) of a row below which nothing is said of other edits."""
+
 NO_EDIT = "no edit"
 
 SHOWN = (
@@ -48,11 +51,19 @@ class Leaderboard:
     def summary(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0, cluster: str = "record"
     ) -> pd.DataFrame:
-        """Every metric of every editor, before and after, with its interval over records (see `summarise`).
+        """Every metric of every editor, before and after, with its interval (see `summarise`).
 
-        Facts of one batch or sequence share their fate; the interval is over facts like these in edits like these.
+        Args:
+            level, resamples, seed: of the intervals.
+            cluster: "record": over facts like these in these edits; "relation"; or "group": over edits (or sequences)
+                like these, whose facts share their fate.  A row of fewer than five edits then has no interval.
         """
-        return summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
+        found = summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
+        if cluster == "group":
+            groups = self.records.groupby(CELL)["group"].nunique()
+            few = [groups[cell] < MIN_GROUPS for cell in found[CELL].itertuples(index=False, name=None)]
+            found.loc[few, ["low", "high"]] = float("nan")
+        return found
 
     def evaluation(self, editor: str, edits: str, size: int) -> Evaluation:
         """The records of one row of the table.
@@ -60,21 +71,44 @@ class Leaderboard:
         Raises:
             UsageError: it is not there.
         """
+        records = self._row(editor, edits, size).drop(columns="group")
+        return Evaluation(records, pd.DataFrame(), pd.DataFrame())
+
+    def _row(self, editor: str, edits: str, size: int) -> pd.DataFrame:
         same = (self.records["editor"] == editor) & (self.records["edits"] == edits) & (self.records["size"] == size)
         if not same.any():
             raise UsageError(f"{editor} with {edits} edits of {size} is not in this leaderboard")
-        records = self.records[same].drop(columns=[*CELL, "group"]).reset_index(drop=True)
-        return Evaluation(records, pd.DataFrame(), pd.DataFrame())
+        return self.records[same].drop(columns=CELL).reset_index(drop=True)
 
     def compare(
-        self, a: str, b: str, edits: str = "single", size: int = 1, metrics: Sequence[str] | None = None
+        self,
+        a: str,
+        b: str,
+        edits: str = "single",
+        size: int = 1,
+        metrics: Sequence[str] | None = None,
+        *,
+        cluster: str = "record",
     ) -> pd.DataFrame:
         """Two of the editors, record by record (see `compare`).
 
+        Args:
+            a, b, edits, size: rows of the table.
+            metrics: which; default: all.
+            cluster: as of `summary`.
+
         Raises:
-            UsageError: one of them is not there.
+            UsageError: one of them is not there, or has fewer than five edits where those are resampled.
         """
-        return compare(self.evaluation(a, edits, size), self.evaluation(b, edits, size), metrics)
+        rows = [self._row(name, edits, size) for name in (a, b)]
+        groups = rows[0]["group"].nunique()
+        if cluster == "group" and groups < MIN_GROUPS:
+            raise UsageError(
+                f"{a} has {groups} {edits} edits of {size}, too few to resample by; take {MIN_GROUPS} groups or more, "
+                "or cluster='record'"
+            )
+        one, other = (Evaluation(row, pd.DataFrame(), pd.DataFrame()) for row in rows)
+        return compare(one, other, metrics, cluster=cluster)
 
     def comparisons(self, metrics: Sequence[str] | None = None, *, seed: int = 0) -> pd.DataFrame:
         """Every pair of editors wherever both are (see `compare`); a pair without the same facts is left out.

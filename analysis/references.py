@@ -12,6 +12,7 @@ only within themselves.  A word in no document has the largest idf and counts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -65,6 +66,11 @@ class References:
     def idf(self, word: str) -> float:
         """Inverse document frequency, at least 1."""
         return 1 + math.log((1 + self._documents) / (1 + self._frequency[word]))
+
+    def fingerprint(self) -> str:
+        """Digest of everything RS depends on: the texts and the document frequencies."""
+        held = (sorted(self._texts.items()), self._documents, sorted(self._frequency.items()))
+        return hashlib.sha256(repr(held).encode()).hexdigest()[:16]
 
     def consistency(self, generated: Sequence[str], relation: str, target: str) -> float | None:
         """RS of generated texts, or None where there is no reference text for (relation, target).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,9 +149,28 @@ def _retention(
     judging: Judging,
 ) -> Retention:
     steps = [facts[start : start + per_step] for start in range(0, len(facts), per_step)]
-    edits = {step: _whole(sequence.after(states[step - 1])) if states[step - 1] else None for step in looks(len(steps))}
+    edits = _States(sequence, states, looks(len(steps)))
     options = {name: judging.options[name] for name in ("held_texts", "batch_size") if name in judging.options}
     return retention(model, edits, steps, metrics=judging.retained, progress=False, **options)
+
+
+class _States(Mapping[int, Edit | None]):
+    """A sequence as it was after some of its steps, each made when it is asked for: dense ones do not all fit."""
+
+    def __init__(self, sequence: EditSequence, made: Sequence[int], steps: Sequence[int]) -> None:
+        self._sequence, self._made, self._steps = sequence, made, steps
+
+    def __getitem__(self, step: int) -> Edit | None:
+        if step not in self._steps:
+            raise KeyError(step)
+        count = self._made[step - 1]
+        return _whole(self._sequence.after(count)) if count else None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
 
 def looks(steps: int) -> list[int]:
@@ -161,8 +180,9 @@ def looks(steps: int) -> list[int]:
 
 
 def _whole(edit: Edit) -> Edit:
-    """The same change in one part, so that a forward adds it in one go and not part by part."""
+    """The same change in one part of no more rank than the matrix, so that a forward adds it in one go."""
     first = edit.parts[0].provenance
     requests = tuple(request for part in edit.parts for request in part.provenance.requests)
     origin = Provenance(first.method, first.model, first.model_name, requests, on_top_of=first.on_top_of)
-    return Edit.of({layer: edit.factors(layer) for layer in edit.layers}, replace(origin, versions=first.versions))
+    changes = {layer: edit.factors(layer).compact() for layer in edit.layers}
+    return Edit.of(changes, replace(origin, versions=first.versions))

@@ -14,16 +14,21 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
-from support.fake_editors import FAKES, Size
+from support.fake_editors import FAKES, Size, fake_editor
 from support.running_text import running_text
 from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question
 from mechinterp.analysis import Failed, Leaderboard, diff, evaluate_edits, leaderboard, plot_leaderboard
+from mechinterp.analysis.generation import Sampling
+from mechinterp.analysis.intervals import bootstrap_mean
 from mechinterp.analysis.peak_memory import GPU, UNKNOWN, peak_memory
-from mechinterp.analysis.trials import looks
+from mechinterp.analysis.references import References, ReferenceText
+from mechinterp.analysis.trials import _whole, looks
 from mechinterp.editing import RomeHparams, SecondMoment
 from mechinterp.editing.editors import EDITORS
+from mechinterp.editing.ft import ft
+from mechinterp.editing.ft_hparams import FtHparams
 from mechinterp.editing.singles import edit_each
 from mechinterp.errors import MechinterpError, UsageError
 
@@ -116,6 +121,7 @@ def test_batches_are_one_edit_of_their_facts(model: Model, facts: list[Fact]) ->
     assert board.notes == (
         "batch edits of 2: 1 of 5 facts are in no group",
         "large is absent from batches of 2: it writes one fact at a time",
+        "batch edits of 2: the intervals are over the facts of 2 edits and say little of other edits",
     )
     whole = leaderboard(model, facts, ["small"], edits="batch", sizes=[5], progress=False)
     before, after = (values(whole, "small", "batch", 5).xs(stage, level="stage") for stage in ("before", "after"))
@@ -148,7 +154,10 @@ def test_steps_of_several_facts(model: Model, facts: list[Fact]) -> None:
     joined = FAKES["small"](model, facts[:2]) | FAKES["small"](model, facts[2:4])
     assert np.allclose(values(board, "small", "sequential", 4), by_hand(model, joined, facts[:4]), atol=1e-4)
     assert board.retention["small"].records.groupby("step")["record"].nunique().tolist() == [2, 4]
-    assert board.notes == ("large is absent from sequences: it writes one fact at a time, not 2",)
+    assert board.notes == (
+        "large is absent from sequences: it writes one fact at a time, not 2",
+        "sequential edits of 4: the intervals are over the facts of one edit and say little of other edits",
+    )
 
 
 def test_a_sequence_of_failures_is_the_unedited_model(model: Model, facts: list[Fact]) -> None:
@@ -207,6 +216,56 @@ def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, m
     assert len(again) == 4 + 3  # other hyper-parameters are other trials
 
 
+def test_other_references_are_another_experiment(model: Model, facts: list[Fact], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"metrics": ["ES", "RS"], "sampling": Sampling(length=3), "progress": False,
+                               "out": tmp_path}  # fmt: skip
+    texts = [ReferenceText("born_in", city, f"The people of {city} spoke.") for city in ("Paris", "Warsaw", "Seattle")]
+    leaderboard(model, facts[:2], ["small"], references=References(texts), **options)
+    leaderboard(model, facts[:2], ["small"], references=References(texts[::-1]), **options)
+    for other in (References(texts[:2]), References(texts, ["The river was high."]), None):
+        with pytest.raises(UsageError, match="belongs to another experiment .it differs in texts"):
+            leaderboard(model, facts[:2], ["small"], references=other, **options)
+    with pytest.raises(UsageError, match="belongs to another experiment .it differs in allow_conflicts"):
+        leaderboard(model, facts[:2], ["small"], references=References(texts), allow_conflicts=True, **options)
+
+
+def test_facts_of_one_edit_are_drawn_together(model: Model, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [replace(fact, prompt=replace(fact.prompt, id=f"{fact.id} {i}")) for i in range(4) for fact in facts[:3]]
+    monkeypatch.setitem(EDITORS, "bold", fake_editor("bold", 0.7, batch=True))
+    board = leaderboard(model, many, ["small", "bold"], edits="batch", sizes=[2, 4], metrics=["NM"],
+                        progress=False)  # fmt: skip
+    assert [note for note in board.notes if "intervals" in note] == [
+        "batch edits of 4: the intervals are over the facts of 3 edits and say little of other edits"
+    ]
+    found = board.summary(cluster="group").set_index(["size", "editor", "stage"])
+    assert found.loc[4, ["low", "high"]].isna().all(axis=None)
+    rows = board.records[(board.records["size"] == 2) & (board.records["stage"] == "after")]
+    part = rows[rows["editor"] == "small"]
+    wanted = bootstrap_mean(part["value"].to_numpy(float), cluster=part["group"].tolist())
+    assert found.loc[(2, "small", "after"), "low"] == pytest.approx(float(wanted.low))
+    assert found.loc[(2, "small", "after"), "high"] == pytest.approx(float(wanted.high))
+    both = [board.compare("small", "bold", "batch", 2, cluster=cluster) for cluster in ("group", "record")]
+    pairs = rows.pivot(index=["record", "group"], columns="editor", values="value").reset_index()
+    gap = bootstrap_mean((pairs["small"] - pairs["bold"]).to_numpy(float), cluster=pairs["group"].tolist())
+    assert both[0]["low"][0] == pytest.approx(float(gap.low))
+    assert both[0]["difference"][0] == pytest.approx(both[1]["difference"][0])
+    assert both[0]["low"][0] != pytest.approx(both[1]["low"][0])
+    with pytest.raises(UsageError, match="small has 3 batch edits of 4, too few to resample by"):
+        board.compare("small", "bold", "batch", 4, cluster="group")
+    with pytest.raises(UsageError, match="choose record or relation or group"):
+        board.summary(cluster="edit")
+
+
+def test_a_sequence_of_dense_edits_is_added_as_one_matrix(model: Model, facts: list[Fact]) -> None:
+    edits = [ft(model, [fact], [1], hparams=FtHparams(steps=1)) for fact in facts[:3]]
+    joined = edits[0] | edits[1] | edits[2]
+    assert joined.factors(1).rank == 3 * model.d_model
+    whole = _whole(joined)
+    assert whole.factors(1).rank == model.d_model
+    assert torch.allclose(whole.delta(1), joined.delta(1), atol=1e-7)
+    assert len(whole.provenance.requests) == 3
+
+
 def test_the_table_in_words(board: Leaderboard) -> None:
     headings, rows = board.rows()
     assert headings == [
@@ -261,7 +320,7 @@ def test_the_figure_shows_the_table(board: Leaderboard) -> None:
 
 def test_a_real_editor_with_its_second_moment(model: Model, facts: list[Fact]) -> None:
     moment = SecondMoment.collect(model, running_text(400), 1, progress=False)
-    hparams = {"rome": RomeHparams(steps=2, context_lengths=((1, 5),))}
+    hparams = {"rome": EDITORS["rome"].chosen().with_(steps=2, context_lengths=((1, 5),))}
     options: dict[str, Any] = {"layers": {"rome": [1]}, "hparams": hparams, "progress": False}
     board = leaderboard(model, facts[:2], ["rome"], moments={1: moment}, **options)
     edits = edit_each(model, EDITORS["rome"], facts[:2], [1], moments=moment, hparams=hparams["rome"],
