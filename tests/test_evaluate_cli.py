@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.fake_editors import FAKES
+from support.fake_editors import FAKES, Size
 
 import mechinterp as mi
 from mechinterp import atlas
+from mechinterp.analysis import leaderboard
+from mechinterp.analysis.contenders import contender
 from mechinterp.cli import main
 from mechinterp.cli.evaluate import _fitting
 from mechinterp.cli.evaluate_words import metrics_of
@@ -100,6 +104,21 @@ def test_a_sequence_has_a_figure_of_its_retention(call: Call, tmp_path: Path) ->
     assert "note: sequential edits of 3: 1 of 4 facts are in no group" in out
 
 
+def test_a_preset_is_what_is_tried(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bold = replace(FAKES["small"], presets={"default": Size(0.1), "bold": Size(5.0)})
+    monkeypatch.setitem(EDITORS, "small", bold)
+    code, _, err = call(*SMALL, "--metrics", "PS", "--preset", "small=bold", "--out", "e")
+    assert code == 0, err
+    model = mi.load("atlas")
+    board = leaderboard(model, FACTS, ["small", "large"], metrics=["PS"], hparams={"small": Size(5.0)}, progress=False)
+    records = pd.read_parquet(tmp_path / "e" / "records.parquet").set_index(["editor", "record", "stage"])["value"]
+    expected = board.records.set_index(["editor", "record", "stage"])["value"]
+    assert records.sort_index().tolist() == expected.sort_index().tolist()
+    keys = [line["key"] for line in map(json.loads, (tmp_path / "e" / "journal.jsonl").read_text().splitlines())
+            if "key" in line]  # fmt: skip
+    assert any(contender(model, "small", hparams={"small": Size(5.0)}).settings in key for key in keys)
+
+
 def test_rome_with_moments_of_the_command_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mechinterp.cli.layer_moments.MOMENT_TOKENS", 3000)
     words = ("evaluate", "atlas", "four.jsonl", "--limit", "1", "-q", "--editors", "rome", "--metrics", "ES,NS")
@@ -117,6 +136,8 @@ def test_layers_and_where_their_moments_come_from(tmp_path: Path, monkeypatch: p
     found = layer_moments(model, [2, 1], [tmp_path], quiet=True)
     assert list(found) == [2, 1]
     assert found[1].fingerprint() == collected[1].fingerprint()
+    (tmp_path / "layer-7.safetensors").write_text("of a layer that is not edited, so it is not read")
+    assert list(layer_moments(model, [1], [tmp_path], quiet=True)) == [1]
     with pytest.raises(UsageError, match="two of the --moments are of layer 1"):
         layer_moments(model, [1], [tmp_path, tmp_path / "layer-1.safetensors"], quiet=True)
     monkeypatch.setattr("mechinterp.cli.layer_moments.MOMENT_TOKENS", 3000)
@@ -158,6 +179,11 @@ BAD = {
     "unknown way": (("--edits", "batched"), "edits='batched' is no way of editing"),
     "layers without an editor": (("--layers", "3"), "there is no editor '3'"),
     "layers in words": (("--layers", "memit=three"), "--layers is 'memit=three'; write EDITOR=LAYERS, such as memit="),
+    "preset without a name": (("--preset", "rome"), "--preset is 'rome'; write EDITOR=NAME, such as memit=code"),
+    "preset of an unknown editor": (("--preset", "roome=code"), "there is no editor 'roome'; the editors are rome"),
+    "unknown preset": (("--preset", "small=huge"), "'huge' is no preset of small; choose one of default"),
+    "preset not tried": (("--preset", "rome=code"), "--preset rome=code is of an editor that is not tried"),
+    "two presets": (("--preset", "small=default", "--preset", "small=default"), "two of the --preset are of small"),
     "no layers": (("--layers", "memit="), "--layers is 'memit='; write EDITOR=LAYERS"),
     "layer out of range": (("--editors", "rome", "--layers", "rome=8"), "layer 8 is out of range"),
     "no text": (("--held-text", "nowhere.txt"), "there is no text file 'nowhere.txt'"),

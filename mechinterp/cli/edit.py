@@ -76,6 +76,8 @@ def edit(
     one = (prompt, subject, target)
     if (facts is None) == (one == (None, None, None)) or (facts is None and None in one):
         raise UsageError("say what to edit: --prompt, --subject and --target together, or --facts")
+    if facts is not None and answer is not None:
+        raise UsageError("--answer belongs to --prompt; the facts of --facts bring their own, so leave it out")
     loaded = options.load_model(model, device, dtype, threads)
     if facts is None:
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer)]

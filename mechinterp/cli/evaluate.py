@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from . import options
-from .evaluate_words import GROUPS, layers_given, layers_needed, metrics_of, numbers_of, words_of
+from .evaluate_words import GROUPS, layers_given, layers_needed, metrics_of, numbers_of, presets_given, words_of
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References
@@ -46,6 +46,10 @@ def evaluate(
     layers: Annotated[
         list[str] | None,
         typer.Option(help="EDITOR=LAYERS, such as memit=3,4,5; repeat it. Default: the published layers."),
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(help="EDITOR=NAME, such as memit=code; repeat it. Default: each editor's `default`."),
     ] = None,
     references: Annotated[
         Path | None, typer.Option(help="Folder of reference texts (.jsonl) for RS; bundled facts have their own.")
@@ -88,11 +92,13 @@ def evaluate(
     own_layers = layers_given(layers or [])
     chosen = options.choose_facts(facts, limit, relation, seed)
     loaded = options.load_model(model, device, dtype, threads)
+    hparams = presets_given(loaded, preset or [], names)
     held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
     needed = layers_needed(loaded, names, own_layers)
     board = analysis.leaderboard(
         loaded, chosen, names, edits=words_of(edits), sizes=numbers, groups=groups, per_step=per_step,
-        moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers, metrics=wanted,
+        moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
+        hparams=hparams, metrics=wanted,
         portability=_portability(facts, chosen, wanted), references=_references(facts, references, wanted),
         held_texts=held, allow_conflicts=allow_conflicts, seed=seed, batch_size=batch_size, out=out,
         progress=not quiet,

@@ -1,4 +1,4 @@
-"""What the words of `mechinterp evaluate` mean: metrics, sizes, layers."""
+"""What the words of `mechinterp evaluate` mean: metrics, sizes, layers, presets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..editing.value_hparams import Hparams
     from ..models import Model
 
 GROUPS = ("counterfact", "zsre", "yao", "generation")
@@ -72,6 +73,33 @@ def layers_given(given: list[str]) -> dict[str, list[int]]:
             raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5") from None
         if not found[name]:
             raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5")
+    return found
+
+
+def presets_given(model: Model, given: list[str], names: list[str]) -> dict[str, Hparams]:
+    """Editor -> hyper-parameters, from words such as memit=code.
+
+    Args:
+        model: whose family's preset is taken where there is one.
+        given: the words.
+        names: of the editors that are tried.
+
+    Raises:
+        UsageError: an unknown editor or preset, an editor that is not tried or is given twice, or other words.
+    """
+    from ..editing.editors import editor
+
+    found: dict[str, Hparams] = {}
+    for text in given:
+        name, _, preset = (word.strip() for word in text.partition("="))
+        if not preset:
+            raise UsageError(f"--preset is {text!r}; write EDITOR=NAME, such as memit=code")
+        method = editor(name)
+        if name not in names:
+            raise UsageError(f"--preset {text} is of an editor that is not tried; add it to --editors")
+        if name in found:
+            raise UsageError(f"two of the --preset are of {name}; give one of them")
+        found[name] = method.chosen(preset, model=model)
     return found
 
 

@@ -36,7 +36,7 @@ def layer_moments(
     from ..editing import SecondMoment, collect_moments
 
     found: dict[int, SecondMoment] = {}
-    for path in _files(paths):
+    for path in _files(paths, layers):
         moment = SecondMoment.load(path, model)
         if moment.layer in found:
             raise UsageError(f"two of the --moments are of layer {moment.layer}; give one of them")
@@ -56,11 +56,13 @@ def layer_moments(
     return {layer: found[layer] for layer in layers}
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def _files(paths: Sequence[Path], layers: Sequence[int]) -> list[Path]:
+    """The files, and of folders those of these layers: one second moment can take gigabytes."""
+    wanted = {f"layer-{layer}.safetensors" for layer in layers}
     files: list[Path] = []
     for path in paths:
         inside = sorted(path.glob("layer-*.safetensors")) if path.is_dir() else [path]
         if not inside:
             raise UsageError(f"the folder {str(path)!r} holds no second moment (layer-N.safetensors)")
-        files += inside
+        files += [file for file in inside if file.name in wanted or not path.is_dir()]
     return files
