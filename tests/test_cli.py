@@ -271,7 +271,7 @@ def test_running_out_of_memory_says_what_to_lower(call, monkeypatch: pytest.Monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(mi.load("atlas").bridge), "run_with_hooks", full)
-    monkeypatch.setattr("mechinterp.loading.preflight", lambda bridge, name: {})
+    monkeypatch.setattr("mechinterp.loading.preflight", lambda *given: {})
     monkeypatch.setattr(Model, "logits", lambda *args, **kwargs: torch.zeros(1, 1, 2010))
     outcome = call("trace", "atlas", *PROMPT, "--draws", "2", "--out", "run", "-q")
     assert outcome.code == 1

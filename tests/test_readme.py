@@ -20,7 +20,7 @@ def test_the_examples_run_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ten_lines, grid = python_blocks()[:2]
+    ten_lines, grid, many = python_blocks()[:3]
     space: dict[str, object] = {}
     exec(compile(ten_lines, "README.md", "exec"), space)
     printed = capsys.readouterr().out
@@ -29,6 +29,9 @@ def test_the_examples_run_as_printed(
     assert "Lumeria True" in printed
     exec(compile(grid.replace("[:20]", "[:2]"), "README.md", "exec"), space)
     assert (tmp_path / "aie.png").stat().st_size > 10_000
+    exec(compile(many, "README.md", "exec"), space)
+    assert "of 30 facts are said" in capsys.readouterr().out
+    assert (tmp_path / "thirty.safetensors").is_file()
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
