@@ -295,7 +295,8 @@ def test_a_batch_is_its_rows(kind: str) -> None:
 
 
 def test_presets_are_what_their_table_says() -> None:
-    assert set(PRESETS) == {"default", "code", "paper"} == set(PRESET_DIFFERENCES[0][1:])
+    assert {"default", "code", "paper"} == set(PRESET_DIFFERENCES[0][1:])
+    assert set(PRESETS) == {"default", "code", "code-gpt2-medium", "code-llama", "paper"}
     assert all(len(row) == 4 for row in PRESET_DIFFERENCES)
     code, paper, ours = PRESETS["code"], PRESETS["paper"], PRESETS["default"]
     assert (code.steps, code.lr, code.weight_decay, code.kl_factor, code.clamp) == (19, 0.5, 0.5, 0.0625, 4.0)
@@ -355,7 +356,7 @@ def test_bad_input_is_named(model: Model, moments: SecondMoment) -> None:
     def attempt(asked: Any = PROMPT, layer: int | None = 1, **more: Any) -> None:
         rome(model, asked, layer, **({"moments": moments, "target": "Paris"} | more))
 
-    with pytest.raises(UsageError, match="'fast' is no preset of ROME; choose one of default, code, paper"):
+    with pytest.raises(UsageError, match="'fast' is no preset of ROME; choose one of default, code, code-gpt2-medium"):
         attempt(preset="fast")
     with pytest.raises(UsageError, match="layer 7 is out of range"):
         attempt(layer=7)
