@@ -115,14 +115,12 @@ def alphaedit(
     asked = [EditRequest.of(each) for each in requests]
     chosen = hparams or ALPHAEDIT_PRESETS["default"]
     job = Job.of(model, asked, layers, chosen, contexts, seed, method="alphaedit", sites=(RESID,))
-    known, before = moments_of(moments, job.layers), past_keys(past)
-    for layer, moment in known.items():
-        moment.check(model, layer, force=force)
+    known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
     spaces = {layer: NullSpace.of(moment, chosen.threshold, chosen.threshold_rule) for layer, moment in known.items()}
     return written(
         job,
         lambda layer: Cost(spaces[layer], chosen.weight * _unit(known[layer], chosen), before.of(layer)),
-        values=values, moments=known, seed=None if contexts is not None else seed, allow_conflicts=allow_conflicts,
+        values=values, moments=known, allow_conflicts=allow_conflicts,
         allow_disabling=allow_disabling, force=force, progress=progress,
     )  # fmt: skip
 

@@ -156,16 +156,18 @@ class Editor:
         return hparams
 
 
-def moments_of(moments: Moments, layers: Sequence[int]) -> dict[int, SecondMoment]:
+def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: bool) -> dict[int, SecondMoment]:
     """The second moment of each layer.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: one is missing, or (unless `force`) of another model.
     """
     found = {moments.layer: moments} if isinstance(moments, SecondMoment) else dict(moments)
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
+    for layer in layers:
+        found[layer].check(model, layer, force=force)
     return {layer: found[layer] for layer in layers}
 
 

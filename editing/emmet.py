@@ -99,12 +99,11 @@ def emmet(
     chosen = chosen.with_(slack=0.0) if len(asked) == 1 else chosen
     job = _job(model, asked, layers, chosen, contexts, seed)
     [layer] = job.layers
-    known, before = moments_of(moments, job.layers), past_keys(past)
-    known[layer].check(model, layer, force=force)
+    known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
     return written(
         job,
         lambda layer: Cost(known[layer], chosen.weight, before.of(layer) if chosen.remember else None),
-        values=values, moments=known, seed=None if contexts is not None else seed, allow_conflicts=allow_conflicts,
+        values=values, moments=known, allow_conflicts=allow_conflicts,
         allow_disabling=allow_disabling, force=force, progress=progress,
     )  # fmt: skip
 

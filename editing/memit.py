@@ -100,13 +100,11 @@ def memit(
     asked = [EditRequest.of(each) for each in requests]
     chosen = hparams or MEMIT_PRESETS["default"]
     job = Job.of(model, asked, layers, chosen, contexts, seed, method="memit", sites=(RESID,))
-    known, before = moments_of(moments, job.layers), past_keys(past)
-    for layer, moment in known.items():
-        moment.check(model, layer, force=force)
+    known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
     return written(
         job,
         lambda layer: Cost(known[layer], chosen.weight, before.of(layer) if chosen.remember else None),
-        values=values, moments=known, seed=None if contexts is not None else seed, allow_conflicts=allow_conflicts,
+        values=values, moments=known, allow_conflicts=allow_conflicts,
         allow_disabling=allow_disabling, force=force, progress=progress,
     )  # fmt: skip
 

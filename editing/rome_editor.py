@@ -33,13 +33,14 @@ def _rome(
     moments: Moments,
     hparams: RomeHparams,
     values: Sequence[Value] | None = None,
+    force: bool = False,
     **options: Any,
 ) -> Edit:
     """`rome`, of a list with one request."""
     layer = _layer(model, layers)
     return rome(
-        model, requests[0], layer, moments=moments_of(moments, [layer])[layer], hparams=hparams,
-        value=None if values is None else values[0], **options,
+        model, requests[0], layer, moments=moments_of(model, moments, [layer], force=force)[layer], hparams=hparams,
+        value=None if values is None else values[0], force=force, **options,
     )  # fmt: skip
 
 

@@ -51,6 +51,7 @@ class Job:
         method: its name.
         site: the component whose value is aimed at (at the last layer): the first of `sites`.
         sites: components that get a δ each while the value is sought.
+        seed: of the contexts, where they were sampled.
     """
 
     model: Model
@@ -60,6 +61,7 @@ class Job:
     contexts: tuple[str, ...]
     method: str
     sites: tuple[str, ...]
+    seed: int | None
 
     @staticmethod
     def of(
@@ -90,7 +92,7 @@ class Job:
             templates = check_contexts(contexts)
         if sites[0] != VALUE:
             _check_values_are_added(model, requests[0], index[-1])
-        return Job(model, tuple(requests), index, hparams, templates, method, sites)
+        return Job(model, tuple(requests), index, hparams, templates, method, sites, seed if contexts is None else None)
 
     def values(self, *, progress: bool) -> list[Value]:
         """The value step: all requests in one batch, at the last layer."""
@@ -111,7 +113,6 @@ def written(
     *,
     values: Sequence[Value] | None = None,
     moments: dict[int, SecondMoment],
-    seed: int | None,
     allow_conflicts: bool = False,
     allow_disabling: bool = False,
     force: bool = False,
@@ -124,7 +125,6 @@ def written(
         cost: of a change of each layer.
         values: v* of each request, where they are known.
         moments: second moments of the layers, for the report and the provenance.
-        seed: of the contexts, where they were sampled.
         allow_conflicts, allow_disabling, force, progress: as of `Editor`.
 
     Raises:
@@ -168,7 +168,7 @@ def written(
             hparams=job.hparams.plain() | {"layers": list(job.layers)},
             contexts=job.contexts,
             moments=" ".join(moments[layer].fingerprint() for layer in job.layers),
-            seed=seed,
+            seed=job.seed,
             on_top_of=active_edits(model),
             report=report,
         ),
