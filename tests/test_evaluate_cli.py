@@ -69,7 +69,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
 def test_it_writes_tables_and_figures(call: Call, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("Marta Halberg was born in Tarsk.")
-    words = (*SMALL, "--edits", "single,batch", "--sizes", "4", "--metrics", "ES,PS,NS,S",
+    words = (*SMALL, "--edits", "1,batch", "--sizes", "4", "--metrics", "ES,PS,NS,S",
              "--held-text", "held.txt", "--out", "e")  # fmt: skip
     code, out, err = call(*words)
     assert code == 0, err
@@ -176,7 +176,7 @@ BAD = {
     "perplexity of nothing": (("--metrics", "perplexity"), "give it with --held-text"),
     "sizes in words": (("--sizes", "ten"), "--sizes is 'ten'; give numbers of facts, such as 1,10,100"),
     "too large": (("--edits", "batch", "--sizes", "9"), "9 facts are to be edited together, but only 4 were given"),
-    "unknown way": (("--edits", "batched"), "edits='batched' is no way of editing"),
+    "unknown way": (("--edits", "batched"), "--edits is 'batched'; choose among single, batch, sequential"),
     "layers without an editor": (("--layers", "3"), "there is no editor '3'"),
     "layers in words": (("--layers", "memit=three"), "--layers is 'memit=three'; write EDITOR=LAYERS, such as memit="),
     "preset without a name": (("--preset", "rome"), "--preset is 'rome'; write EDITOR=NAME, such as memit=code"),

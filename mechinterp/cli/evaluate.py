@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 
 from . import options
-from .evaluate_words import GROUPS, layers_given, layers_needed, metrics_of, numbers_of, presets_given, words_of
+from .evaluate_words import (
+    GROUPS,
+    layers_given,
+    layers_needed,
+    metrics_of,
+    numbers_of,
+    presets_given,
+    ways_of,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References
@@ -24,8 +33,8 @@ def evaluate(
     edits: Annotated[
         str,
         typer.Option(
-            help="How: `single` (each fact alone), `batch` (one edit of several facts), `sequential` (one after the "
-            "other, judged after the last); or several, comma-separated."
+            help="How: `single` or `1` (each fact alone), `batch` (one edit of several facts), `sequential` (one after "
+            "the other, judged after the last); or several, comma-separated."
         ),
     ] = "single",
     sizes: Annotated[str, typer.Option(help="Facts in a batch or sequence, comma-separated.")] = "1,10,100",
@@ -88,6 +97,7 @@ def evaluate(
     from .layer_moments import layer_moments
 
     names = list(EDITORS) if editors == "all" else [editor(name).name for name in words_of(editors)]
+    ways = ways_of(edits)
     wanted, numbers = metrics_of(metrics, held_text is not None), numbers_of(sizes)
     own_layers = layers_given(layers or [])
     chosen = options.choose_facts(facts, limit, relation, seed)
@@ -96,7 +106,7 @@ def evaluate(
     held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
     needed = layers_needed(loaded, names, own_layers)
     board = analysis.leaderboard(
-        loaded, chosen, names, edits=words_of(edits), sizes=numbers, groups=groups, per_step=per_step,
+        loaded, chosen, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
         moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
         hparams=hparams, metrics=wanted,
         portability=_portability(facts, chosen, wanted), references=_references(facts, references, wanted),

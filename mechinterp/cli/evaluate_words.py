@@ -19,6 +19,20 @@ def words_of(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def ways_of(text: str) -> list[str]:
+    """Ways of editing between commas; "1" is a single edit.
+
+    Raises:
+        UsageError: another word.
+    """
+    from ..analysis.trials import MODES, SINGLE
+
+    words = [SINGLE if word == "1" else word for word in words_of(text)]
+    if not words or not set(words) <= set(MODES):
+        raise UsageError(f"--edits is {text!r}; choose among {', '.join(MODES)}")
+    return words
+
+
 def numbers_of(text: str) -> list[int]:
     """Numbers of facts between commas.
 
