@@ -4,7 +4,7 @@
 #   make test   the tests; PYTEST_ARGS="-k rome" and the like reach pytest
 #   make demo   locate and edit a fact in the bundled model, in about a minute on a laptop
 #   make lint   ruff and mypy
-#   make matrix write docs/architectures.md and mechinterp/architectures.json from what the tests find
+#   make matrix write docs/architectures.md and mechinterp/models/architectures.json from what the tests find
 #   make latest the matrix with the newest transformer-lens, transformers and torch in place of the pinned ones
 #   make clean  remove the environment and what was built
 #

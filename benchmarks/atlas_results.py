@@ -20,7 +20,7 @@ import torch
 import mechinterp as mi
 from mechinterp import analysis, atlas
 from mechinterp.editing import PRESETS, SecondMoment, collect_moments, rome, sample_contexts
-from mechinterp.prompts import Fact
+from mechinterp.facts.prompts import Fact
 
 MOMENT_TOKENS = 60_000
 CONTEXT_SEED = 0

@@ -20,7 +20,7 @@ import torch
 import mechinterp as mi
 from mechinterp import analysis, atlas
 from mechinterp.editing import PRESETS, EditRequest, SecondMoment, rome, sample_contexts
-from mechinterp.editing.value import values_of
+from mechinterp.editing.value.value import values_of
 
 LAYER = 3
 TURN = 250
@@ -49,7 +49,7 @@ def main() -> None:
     for start in range(0, len(facts), TURN):
         some = facts[start : start + TURN]
         requests = [EditRequest.of(fact) for fact in some]
-        with mock.patch("mechinterp.editing.value.best_way", return_value="whole"):
+        with mock.patch("mechinterp.editing.value.value.best_way", return_value="whole"):
             began = time.perf_counter()
             for request in requests[::PLAIN_SHARE]:
                 values_of(model, [request], LAYER, contexts=contexts, hparams=hparams, progress=False)

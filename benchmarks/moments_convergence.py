@@ -25,9 +25,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 import mechinterp as mi
 from mechinterp import atlas
 from mechinterp.editing import Convergence, EditRequest, SecondMoment, collect_moments, sample_contexts
-from mechinterp.editing.read import context_mean, read_at_subjects
-from mechinterp.editing.spectrum import cholesky_solver
-from mechinterp.models import Model
+from mechinterp.editing.moments.spectrum import cholesky_solver
+from mechinterp.editing.rows.subjects import context_mean, read_at_subjects
+from mechinterp.models.model import Model
 
 FACTS = 64
 PUBLISHED = 10

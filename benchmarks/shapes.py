@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import mechinterp as mi
 from mechinterp import atlas
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 SIGMAS = 3.0
 """Noise in standard deviations of the token embeddings."""

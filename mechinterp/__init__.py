@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from .editing import Edit as Edit
     from .editing import LinearMemory as LinearMemory
     from .editing import SecondMoment as SecondMoment
-    from .editing.rome import rome as rome
+    from .editing.editors.rome import rome as rome
     from .errors import MechinterpError as MechinterpError
     from .errors import UsageError as UsageError
-    from .loading import load as load
-    from .models import Model as Model
+    from .facts.prompts import Fact as Fact
+    from .facts.prompts import Prompt as Prompt
+    from .facts.prompts import Question as Question
+    from .facts.readers import read_facts as read_facts
+    from .models.loading import load as load
+    from .models.model import Model as Model
     from .patching import Table as Table
     from .patching import plan as plan
     from .patching import run as run
     from .patching import trace as trace
-    from .prompts import Fact as Fact
-    from .prompts import Prompt as Prompt
-    from .prompts import Question as Question
-    from .readers import read_facts as read_facts
 
 _HOME = {
     "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
-    "MechinterpError": "errors", "UsageError": "errors", "Model": "models", "load": "loading",
+    "MechinterpError": "errors", "UsageError": "errors", "Model": "models.model", "load": "models.loading",
     "Table": "patching", "plan": "patching", "run": "patching", "trace": "patching",
-    "Fact": "prompts", "Prompt": "prompts", "Question": "prompts", "read_facts": "readers",
+    "Fact": "facts.prompts", "Prompt": "facts.prompts", "Question": "facts.prompts", "read_facts": "facts.readers",
 }  # fmt: skip
 _PACKAGES = ("analysis", "atlas", "editing", "patching")
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from . import analysis, atlas
 from .editing import Edit, RomeReport, SecondMoment, rome
 from .errors import MechinterpError
-from .loading import load
-from .models import Model
+from .facts.prompts import Fact
+from .models.loading import load
+from .models.model import Model
 from .patching import Table, trace
-from .prompts import Fact
 
 EDIT_LAYER = 3
 EARLY_LAYER, LATE_LAYER, SEVERED_LAYER = 3, 6, 2

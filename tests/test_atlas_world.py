@@ -14,7 +14,7 @@ from mechinterp.atlas.data import record
 from mechinterp.atlas.questions import attribute_questions, world_facts
 from mechinterp.atlas.relations import HOPS, PERSONAL, RELATIONS
 from mechinterp.atlas.world import World, build_world
-from mechinterp.prompts import Fact
+from mechinterp.facts.prompts import Fact
 
 
 @pytest.fixture(scope="module")

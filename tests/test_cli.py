@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import mechinterp as mi
 from mechinterp import Edit, atlas
 from mechinterp.cli import main
-from mechinterp.patching import tracing
+from mechinterp.patching.traces import tracing
 
 PROMPT = ("--prompt", "{} is a citizen of", "--subject", "Viktor Stelrick")
 
@@ -265,13 +265,13 @@ def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypat
 def test_running_out_of_memory_says_what_to_lower(call, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from mechinterp.models import Model
+    from mechinterp.models.model import Model
 
     def full(*args: object, **kwargs: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(type(mi.load("atlas").bridge), "run_with_hooks", full)
-    monkeypatch.setattr("mechinterp.loading.preflight", lambda *given: {})
+    monkeypatch.setattr("mechinterp.models.loading.preflight", lambda *given: {})
     monkeypatch.setattr(Model, "logits", lambda *args, **kwargs: torch.zeros(1, 1, 2010))
     outcome = call("trace", "atlas", *PROMPT, "--draws", "2", "--out", "run", "-q")
     assert outcome.code == 1

@@ -10,9 +10,9 @@ import torch
 from support.tokenizers import words
 from support.zoo import hf_model, small_model
 
-from mechinterp.architectures import Family, markdown, read_families, summary, write_families
 from mechinterp.cli import main, model_checks
 from mechinterp.cli.model_checks import findings
+from mechinterp.models.architectures import Family, markdown, read_families, summary, write_families
 
 
 @pytest.fixture

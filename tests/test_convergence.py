@@ -11,9 +11,9 @@ from support.zoo import sentence_model
 from torch import Tensor
 
 from mechinterp.editing import Convergence, Look, collect_moments
-from mechinterp.editing.text_keys import panel_keys
+from mechinterp.editing.moments.text_keys import panel_keys
 from mechinterp.errors import UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 UNITS = 12
 TRUTH = torch.diag(torch.logspace(0, 2, UNITS, dtype=torch.float64))

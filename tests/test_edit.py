@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechinterp.editing import Edit, Factors, Provenance, SecondMoment, rome
-from mechinterp.editing.active import active_edits, effective_weight
+from mechinterp.editing.edits.active import active_edits, effective_weight
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
-from mechinterp.patching.executor import HookWrite, forward
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.model import Model
+from mechinterp.patching.plain.executor import HookWrite, forward
 
 PROMPT = Prompt("{} was born in", "Marie Curie", "Warsaw")
 

@@ -36,13 +36,13 @@ from mechinterp.editing import (
     memit,
     pmet,
     rome,
-    spread,
 )
-from mechinterp.editing.memit import MEMIT_CODE
+from mechinterp.editing.editors import many_facts as spread
+from mechinterp.editing.editors.memit import MEMIT_CODE
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import clean_state_dict
-from mechinterp.models import Model
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.model import Model
 
 REQUESTS = [
     EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),
@@ -276,7 +276,7 @@ def test_a_sequence_owns_its_state() -> None:
 
 def PastOf(sequence: EditSequence, steps: int) -> Any:
     """The keys of the first steps, read one sentence at a time with those steps on."""
-    from mechinterp.editing.past import PastKeys
+    from mechinterp.editing.memory.past_keys import PastKeys
 
     model, past = sequence.model, PastKeys()
     hook = model.layout.key_hook(1)
@@ -399,9 +399,7 @@ def test_rome_reports_as_before_under_the_shared_protocol() -> None:
 
 def test_a_name_stands_for_one_method() -> None:
     """Own hyper-parameters do not turn one editor into another, and no preset says what its editor is not."""
-    with pytest.raises(
-        UsageError, match="hyper-parameters are of r-rome, not of rome; use that editor, or change"
-    ):
+    with pytest.raises(UsageError, match="hyper-parameters are of r-rome, not of rome; use that editor, or change"):
         EDITORS["rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(steps=3))
     assert "paper" not in EDITORS["rome"].presets
     for name, each in EDITORS.items():

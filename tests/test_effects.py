@@ -27,7 +27,7 @@ from mechinterp.analysis import (
     window_against_singles,
 )
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.patching.table import Table
+from mechinterp.patching.traces.table import Table
 
 SITE = ["component", "severed", "role", "layer"]
 

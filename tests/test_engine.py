@@ -10,11 +10,11 @@ from support.zoo import KINDS, sentence_model
 import mechinterp as mi
 from mechinterp import patching
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 from mechinterp.patching import Gaussian, Run, attn, corrupt, embed, every, here, mlp, resid, restore, sever, subject
-from mechinterp.patching import grid as grid_module
-from mechinterp.patching.columns import Split, column, split
-from mechinterp.patching.serves import serves
+from mechinterp.patching.exact import grid as grid_module
+from mechinterp.patching.exact.columns import Split, column, split
+from mechinterp.patching.exact.serves import serves
 
 PROMPTS = [
     mi.Prompt("{} was born in the city of", "Marie Curie", "Warsaw", id="several answer tokens"),

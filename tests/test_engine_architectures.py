@@ -10,7 +10,7 @@ from support.tables import assert_same, spreads
 from support.zoo import FAMILIES, KINDS, NOT_LOADED, small_model
 
 import mechinterp as mi
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 # Thousands of short calls: checking the types of each would take ten times as long as the calls.
 pytestmark = pytest.mark.usefixtures("unchecked_types")

@@ -45,7 +45,7 @@ from mechinterp.patching import (
     subject,
     z,
 )
-from mechinterp.patching.sources import Source
+from mechinterp.patching.algebra.sources import Source
 
 # Thousands of short calls: checking the types of each would take ten times as long as the calls.
 pytestmark = pytest.mark.usefixtures("unchecked_types")

@@ -15,15 +15,15 @@ from support.fake_editors import FAKES, Size
 import mechinterp as mi
 from mechinterp import atlas
 from mechinterp.analysis import leaderboard
-from mechinterp.analysis.contenders import contender
+from mechinterp.analysis.trials.contenders import contender
 from mechinterp.cli import main
 from mechinterp.cli.evaluate import _fitting
 from mechinterp.cli.evaluate_words import metrics_of
 from mechinterp.cli.layer_moments import layer_moments
 from mechinterp.editing import collect_moments
-from mechinterp.editing.editors import EDITORS
+from mechinterp.editing.editors.registry import EDITORS
 from mechinterp.errors import UsageError
-from mechinterp.readers import write_jsonl
+from mechinterp.facts.readers import write_jsonl
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -206,7 +206,7 @@ def test_ctrl_c_names_what_is_kept(call: Call, monkeypatch: pytest.MonkeyPatch) 
     def interrupted(*args: object, **kwargs: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mechinterp.analysis.trials.evaluate_edits", interrupted)
+    monkeypatch.setattr("mechinterp.analysis.trials.making.evaluate_edits", interrupted)
     code, _, err = call(*SMALL, "--out", "e")
     assert code == 1
     assert "interrupted: 0 of 2 trials are kept in e; start the same run again to go on" in err

@@ -25,10 +25,10 @@ from mechinterp.analysis import (
     score_answers,
     summarise,
 )
-from mechinterp.analysis.edit_metrics import record_metrics
-from mechinterp.analysis.journal import Journal
+from mechinterp.analysis.evaluation.edit_metrics import record_metrics
 from mechinterp.editing import RomeHparams, collect_moments
 from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.runs.journal import Journal
 
 
 @pytest.fixture(scope="module")

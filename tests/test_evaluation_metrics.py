@@ -28,10 +28,10 @@ from mechinterp.analysis import (
     metric_table,
     portability_of,
 )
-from mechinterp.analysis.metric_table import GENERATION_METRICS, chosen
-from mechinterp.analysis.questions import edit_sentence, questions
+from mechinterp.analysis.evaluation.metric_table import GENERATION_METRICS, chosen
+from mechinterp.analysis.evaluation.questions import edit_sentence, questions
 from mechinterp.editing import Edit, Factors, Provenance
-from mechinterp.editing.measure import perplexity
+from mechinterp.editing.rows.completions import perplexity
 from mechinterp.errors import UsageError
 
 HELD = ["The river was high after the rain.", "The market was full of people."]

@@ -13,11 +13,11 @@ from support.zoo import KINDS, sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question
 from mechinterp.analysis import Failed, ask_facts, evaluate_editors, evaluate_edits
-from mechinterp.analysis.answer_rows import AnswerRows, Sheet
-from mechinterp.analysis.row_scoring import _Upper, score_under_edits
-from mechinterp.analysis.scoring import score_rows
+from mechinterp.analysis.evaluation.answer_rows import AnswerRows, Sheet
+from mechinterp.analysis.evaluation.row_scoring import _Upper, score_under_edits
+from mechinterp.analysis.evaluation.scoring import score_rows
 from mechinterp.editing import Edit, Factors, Provenance
-from mechinterp.editing.row_edits import RowEdits
+from mechinterp.editing.edits.row_edits import RowEdits
 from mechinterp.errors import MechinterpError, UsageError
 
 PAIRS = [
@@ -119,7 +119,7 @@ def test_edits_in_rows_are_judged_as_one_by_one(model: Model, facts: list[Fact],
 def test_chunks_of_facts_make_no_difference(model: Model, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
     edits = [handmade(model, (1,), seed=i) for i in range(len(facts))]
     whole = evaluate_edits(model, edits, facts, progress=False)
-    monkeypatch.setattr("mechinterp.analysis.evaluation.FACTS_AT_ONCE", 4)
+    monkeypatch.setattr("mechinterp.analysis.evaluation.evaluation.FACTS_AT_ONCE", 4)
     chunked = evaluate_edits(model, edits, facts, progress=False)
     assert chunked.records.drop(columns="value").equals(whole.records.drop(columns="value"))
     assert np.allclose(chunked.records["value"], whole.records["value"], atol=1e-6)
@@ -189,7 +189,7 @@ def test_whole_texts_are_scored_token_by_token(model: Model) -> None:
 
 
 def test_no_batch_keeps_more_positions_than_fit(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mechinterp.analysis.answer_rows._MAX_KEPT", 4)
+    monkeypatch.setattr("mechinterp.analysis.evaluation.answer_rows._MAX_KEPT", 4)
     rows = AnswerRows.of(model, [(f"The {word} was in", answer) for word in ("river", "owner") for answer in
                                  ("Paris", "the market full of people and of music")])  # fmt: skip
     seen = []

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 import mechinterp as mi
 from mechinterp import MechinterpError
-from mechinterp.faithful import check_faithful, some_logits
+from mechinterp.models.faithful import check_faithful, some_logits
 
 
 def test_an_attention_that_the_bridge_rebuilds_wrongly_is_refused() -> None:
@@ -52,6 +52,6 @@ def test_what_transformers_cannot_make_a_bridge_of_is_one_sentence(kind: str, mo
     def trip(*given: object, **named: object) -> None:
         raise RuntimeError("split_with_sizes expects something else\nand more lines")
 
-    monkeypatch.setattr("mechinterp.bridging.TransformerBridge.boot_transformers", trip)
+    monkeypatch.setattr("mechinterp.models.bridging.TransformerBridge.boot_transformers", trip)
     with pytest.raises(MechinterpError, match=r"^TransformerLens cannot bridge odd \(\w+\): split_with_sizes .* else$"):
         mi.load(hf_model(kind), tokenizer=words(), name="odd")

@@ -11,7 +11,7 @@ from oracles import text_oracle
 
 from mechinterp import atlas
 from mechinterp.analysis import References, ReferenceText, atlas_references, fluency, read_references
-from mechinterp.analysis.fluency import n_gram_entropy, words
+from mechinterp.analysis.evaluation.fluency import n_gram_entropy, words
 from mechinterp.errors import UsageError
 
 PUBLISHED = {"GPT-2 XL": 626.6, "FT_L": 621.3, "MEND": 627.5, "ROME": 623.1}

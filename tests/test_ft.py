@@ -14,13 +14,14 @@ from oracles.rome_oracle import Weights
 from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
-from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, descent, edit_each
-from mechinterp.editing.ft import ft, ft_each
-from mechinterp.editing.ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FtHparams
+from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
+from mechinterp.editing.editors.ft import ft, ft_each
+from mechinterp.editing.editors.ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FtHparams
+from mechinterp.editing.gradients import descent
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import clean_state_dict
-from mechinterp.models import Model
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.model import Model
 
 REQUESTS = [
     EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),
@@ -120,7 +121,7 @@ def test_each_of_many_is_what_it_is_alone(kind: str) -> None:
 def test_each_stops_when_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     model, hparams = model_of(), QUICK.with_(steps=30, stop_loss=2.0)
     two = 2 * model.d_mlp * model.d_model
-    monkeypatch.setattr(import_module("mechinterp.editing.ft"), "_MAX_WEIGHTS", two)
+    monkeypatch.setattr(import_module("mechinterp.editing.editors.ft"), "_MAX_WEIGHTS", two)
     together = ft_each(model, REQUESTS, [1], hparams=hparams)
     for found, request in zip(together, REQUESTS, strict=True):
         alone = ft(model, [request], [1], hparams=hparams)

@@ -8,9 +8,9 @@ from support.zoo import KINDS, sentence_model
 
 from mechinterp.analysis import Sampling, generate, generate_under_edits
 from mechinterp.editing import Edit, Factors, Provenance
-from mechinterp.editing.row_edits import RowEdits
+from mechinterp.editing.edits.row_edits import RowEdits
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 PROMPTS = ["Marie Curie was", "The Space Needle is in", "Ada", "Marie Curie was", "The market was full of people and"]
 

@@ -12,7 +12,7 @@ import torch
 
 import mechinterp as mi
 from mechinterp.editing import PRESETS, SecondMoment, rome
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 HPARAMS = {"": PRESETS["code"], "_tuned": PRESETS["code"].with_(weight_decay=0.01, clamp=10.0)}
 

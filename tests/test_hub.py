@@ -14,8 +14,8 @@ from support.zoo import hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import MechinterpError, UsageError
-from mechinterp.checkpoints import read_checkpoint
-from mechinterp.footprint import footprint
+from mechinterp.models.checkpoints import read_checkpoint
+from mechinterp.models.footprint import footprint
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
@@ -50,7 +50,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
         raise error
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("mechinterp.checkpoints.get_hf_file_metadata", metadata)
+    monkeypatch.setattr("mechinterp.models.checkpoints.get_hf_file_metadata", metadata)
     return asked
 
 
@@ -94,7 +94,7 @@ def test_a_gated_model_of_which_only_the_configuration_is_here(snapshot: Path, m
     def gated(*given: object, **named: object) -> None:
         raise OSError("You are trying to access a gated repo.") from http(GatedRepoError, 403)
 
-    monkeypatch.setattr("mechinterp.checkpoints.AutoModelForCausalLM.from_pretrained", gated)
+    monkeypatch.setattr("mechinterp.models.checkpoints.AutoModelForCausalLM.from_pretrained", gated)
     with pytest.raises(
         MechinterpError, match="the hub gives 'somebody/small' only to those it knows: accept its terms"
     ):

@@ -8,7 +8,7 @@ from oracles.effects_oracle import bootstrap_mean_loop
 from scipy.stats import binomtest
 
 from mechinterp.analysis import bootstrap_band, bootstrap_mean, bootstrap_of_means, bootstrap_share
-from mechinterp.analysis.edit_metrics import harmonic_mean
+from mechinterp.analysis.evaluation.edit_metrics import harmonic_mean
 from mechinterp.analysis.intervals import resampling_weights
 from mechinterp.errors import UsageError
 

@@ -13,14 +13,14 @@ from support.zoo import sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, Edit, EditRequest, edit_each
-from mechinterp.editing.integrated_gradients import integrated_gradients
-from mechinterp.editing.kn_hparams import PRESETS, KnHparams
-from mechinterp.editing.knowledge_neurons import kn, knowledge_neurons
+from mechinterp.editing.editors.kn import kn, knowledge_neurons
+from mechinterp.editing.editors.kn_hparams import PRESETS, KnHparams
+from mechinterp.editing.gradients.integrated_gradients import integrated_gradients
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import clean_state_dict
-from mechinterp.models import Model
-from mechinterp.patching.executor import HookWrite, forward
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.model import Model
+from mechinterp.patching.plain.executor import HookWrite, forward
 
 PROMPT = Prompt("The capital of {} is", "Poland")
 OTHERS = ("{} is governed from", "People of {} spoke about the")
@@ -171,7 +171,7 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         knowledge_neurons(model_of(), PROMPT, [9])
     assert PRESETS["paper"].new == 8.0
     nothing = torch.zeros(4, model_of().d_mlp, dtype=torch.float64)
-    module = import_module("mechinterp.editing.knowledge_neurons")
+    module = import_module("mechinterp.editing.editors.kn")
     monkeypatch.setattr(module, "integrated_gradients", lambda *args, **more: nothing)
     with pytest.raises(MechinterpError, match="no unit carries 'The capital of Poland is' in more than 0.5 of its 1"):
         knowledge_neurons(model_of(), PROMPT)

@@ -13,10 +13,11 @@ from support.tokenizers import words
 from support.zoo import hf_model, small_model
 
 import mechinterp as mi
-from mechinterp import MechinterpError, Model, Prompt, UsageError, footprint
+from mechinterp import MechinterpError, Model, Prompt, UsageError
 from mechinterp.editing import Factors, Provenance, SecondMoment
-from mechinterp.patching.precision import exact, finest, on_device
-from mechinterp.placement import device_of, is_offloaded
+from mechinterp.models import footprint
+from mechinterp.models.placement import device_of, is_offloaded
+from mechinterp.patching.plain.precision import exact, finest, on_device
 
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome")
 MAP = {
@@ -144,7 +145,7 @@ def test_weights_larger_than_the_memory_are_refused_before_they_are_read(
     total = footprint.memory_of(None)
     assert total is None or total > 10**8
     monkeypatch.setattr(footprint, "memory_of", lambda device: 10_000)
-    monkeypatch.setattr("mechinterp.loading.read_checkpoint", lambda *given, **named: pytest.fail("it was read"))
+    monkeypatch.setattr("mechinterp.models.loading.read_checkpoint", lambda *given, **named: pytest.fail("it was read"))
     with pytest.raises(MechinterpError, match=r"small-llama has 0.0 million parameters, 0.0 MB in memory, and this ma"):
         mi.load(folder)
     with pytest.raises(MechinterpError, match="and cuda has 0.0 MB; load it with dtype=torch.bfloat16, on a larger"):

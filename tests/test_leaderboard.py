@@ -20,17 +20,17 @@ from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question
 from mechinterp.analysis import Failed, Leaderboard, diff, evaluate_edits, leaderboard, plot_leaderboard
-from mechinterp.analysis.generation import Sampling
+from mechinterp.analysis.evaluation.generation import Sampling
+from mechinterp.analysis.evaluation.references import References, ReferenceText
 from mechinterp.analysis.intervals import bootstrap_mean
-from mechinterp.analysis.peak_memory import GPU, UNKNOWN, peak_memory
-from mechinterp.analysis.references import References, ReferenceText
-from mechinterp.analysis.trials import _whole, looks
+from mechinterp.analysis.trials.making import _whole, looks
 from mechinterp.editing import RomeHparams, SecondMoment
-from mechinterp.editing.editors import EDITORS
-from mechinterp.editing.ft import ft
-from mechinterp.editing.ft_hparams import FtHparams
-from mechinterp.editing.singles import edit_each
+from mechinterp.editing.editors.ft import ft
+from mechinterp.editing.editors.ft_hparams import FtHparams
+from mechinterp.editing.editors.registry import EDITORS
+from mechinterp.editing.sequences.singles import edit_each
 from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.runs.peak_memory import GPU, UNKNOWN, peak_memory
 
 HELD = ["The river was high after the rain."]
 
@@ -172,9 +172,9 @@ def test_a_sequence_of_failures_is_the_unedited_model(model: Model, facts: list[
 
 
 def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("mechinterp.analysis.leaderboard")  # the function has its name
+    module = importlib.import_module("mechinterp.analysis.trials.leaderboard")  # the function has its name
     try_editor = module.try_editor
-    monkeypatch.setattr("mechinterp.analysis.trial_plans.SINGLES_AT_ONCE", 2)
+    monkeypatch.setattr("mechinterp.analysis.trials.plans.SINGLES_AT_ONCE", 2)
     options: dict[str, Any] = {"edits": ["single", "sequential"], "sizes": [2], "groups": 1, "progress": False,
                                "held_texts": HELD, "metrics": ["ES", "NS"]}  # fmt: skip
     facts = facts[:4]

@@ -16,10 +16,10 @@ from support.matrix_patching import NOISE, PROMPTS, causal_gaps, patching_cells
 from support.zoo import FAMILIES, NOT_LOADED, small_model
 
 from mechinterp import MechinterpError, SecondMoment, rome
-from mechinterp.architectures import FILE, PRIMITIVES, markdown, read_families, write_families
-from mechinterp.layout import COMPONENTS
+from mechinterp.models.architectures import FILE, PRIMITIVES, markdown, read_families, write_families
+from mechinterp.models.layout import COMPONENTS
 from mechinterp.patching import Component, corrupt, everywhere, restore, run, sever
-from mechinterp.patching.sources import Zero
+from mechinterp.patching.algebra.sources import Zero
 
 # Thousands of short calls: checking the types of each would take ten times as long as the calls.
 pytestmark = pytest.mark.usefixtures("unchecked_types")

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import mechinterp as mi
 from mechinterp import MechinterpError, Prompt, UsageError
-from mechinterp.layout import clean_state_dict
+from mechinterp.models.layout import clean_state_dict
 from mechinterp.patching import attn, mlp, nothing, read, run
 
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome")

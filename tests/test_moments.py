@@ -16,9 +16,9 @@ from support.zoo import sentence_model
 from torch import Tensor
 
 from mechinterp.editing import Repair, SecondMoment, collect_moments
-from mechinterp.editing.text_keys import panel_keys
+from mechinterp.editing.moments.text_keys import panel_keys
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_repairs_by_default_harm_little_and_help(dead: tuple[Model, SecondMoment
 
 def test_ledoit_and_wolf_shrink_towards_the_truth() -> None:
     """With few samples of a known law the estimate beats the plain average; with many it hardly shrinks."""
-    from mechinterp.editing.spectrum import shrinkage_strength
+    from mechinterp.editing.moments.spectrum import shrinkage_strength
 
     truth = torch.diag(torch.linspace(0.5, 1.5, 20, dtype=torch.float64))
     strengths = []

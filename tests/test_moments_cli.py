@@ -15,7 +15,8 @@ import torch
 
 import mechinterp as mi
 from mechinterp.cli import main
-from mechinterp.editing import SecondMoment, collection
+from mechinterp.editing import SecondMoment
+from mechinterp.editing.moments import collection
 from mechinterp.errors import MechinterpError
 
 Call = Callable[..., tuple[int, str, str]]

@@ -41,9 +41,10 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_moments_resume import ASKED, TEXTS, sentence_model
-from mechinterp.editing import Convergence, SecondMoment, collect_moments, collection
+from mechinterp.editing import Convergence, SecondMoment, collect_moments
+from mechinterp.editing.moments import collection
 from mechinterp.errors import UsageError
-from mechinterp.ranks import ranks
+from mechinterp.runs.ranks import ranks
 out, mine = Path({str(tmp_path)!r}), []
 compute = collection.text_keys
 collection.text_keys = lambda m, rows, layers: mine.append(sum(map(len, rows))) or compute(m, rows, layers)

@@ -13,9 +13,11 @@ import torch
 from support.running_text import running_text
 from support.zoo import sentence_model
 
-from mechinterp.editing import Convergence, SecondMoment, collect_moments, collection, partial
+from mechinterp.editing import Convergence, SecondMoment, collect_moments
+from mechinterp.editing.moments import collection
+from mechinterp.editing.moments import unfinished as partial
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 TEXTS = running_text(600)
 TOKENS = 6401
@@ -74,8 +76,9 @@ def test_a_killed_process_goes_on(model: Model, whole: dict[int, SecondMoment], 
         "import os, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_moments_resume import ASKED, TEXTS, sentence_model\n"
-        "from mechinterp.editing import collect_moments, collection, partial\n"
-        "partial._SHARE = float('inf')\n"
+        "from mechinterp.editing import collect_moments\n"
+        "from mechinterp.editing.moments import collection, unfinished\n"
+        "unfinished._SHARE = float('inf')\n"
         "compute, turn = collection.text_keys, iter(range(99))\n"
         "def keys(*given):\n"
         "    if next(turn) == 13:\n"

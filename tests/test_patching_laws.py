@@ -41,7 +41,7 @@ from mechinterp.patching import (
     trace,
     z,
 )
-from mechinterp.patching.metrics import Scores
+from mechinterp.patching.plain.metrics import Scores
 
 PROMPT = Prompt("the {} lives in the old town of", "ada bo", "rome")
 

@@ -16,7 +16,7 @@ from oracles.patching_oracle import COMPONENTS, Edit, Outcome, copied, forward, 
 from support.zoo import HEADS, LAYERS, WIDTH, hf_model, small_model
 
 from mechinterp import Model, Prompt
-from mechinterp.layout import COMPONENTS as OURS
+from mechinterp.models.layout import COMPONENTS as OURS
 from mechinterp.patching import (
     METRICS,
     Component,

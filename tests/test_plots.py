@@ -21,9 +21,9 @@ from mechinterp.analysis import (
     plot_prompt,
     total_effects,
 )
-from mechinterp.analysis.style import COMPONENT_COLOURS
+from mechinterp.analysis.plots.style import COMPONENT_COLOURS
 from mechinterp.errors import UsageError
-from mechinterp.patching.table import Table
+from mechinterp.patching.traces.table import Table
 
 META = {"model": "atlas", "draws": 3, "sigmas": 3.0, "noise_level": 0.2134, "window": 3}
 

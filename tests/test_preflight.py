@@ -12,7 +12,8 @@ from support.zoo import KINDS, hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import MechinterpError, Model, Prompt
-from mechinterp.layout import COMPONENTS, Layout
+from mechinterp.models.layout import COMPONENTS, Layout
+from mechinterp.models.preflight import preflight
 from mechinterp.patching import (
     Component,
     Gaussian,
@@ -27,7 +28,6 @@ from mechinterp.patching import (
     subject,
     trace,
 )
-from mechinterp.preflight import preflight
 
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome")
 

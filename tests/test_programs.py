@@ -9,7 +9,7 @@ import torch
 from support.zoo import small_model
 
 from mechinterp import Prompt, UsageError
-from mechinterp.layout import PER_HEAD
+from mechinterp.models.layout import PER_HEAD
 from mechinterp.patching import (
     Component,
     Delta,
@@ -37,8 +37,8 @@ from mechinterp.patching import (
     subject,
     z,
 )
-from mechinterp.patching.cells import Cell, cells, place
-from mechinterp.patching.sites import Layers
+from mechinterp.patching.algebra.cells import Cell, cells, place
+from mechinterp.patching.algebra.sites import Layers
 
 PROMPT = Prompt("the {} lives in the old town of", "ada bo cy", "rome")
 NOISE = corrupt(embed @ subject, Gaussian(draws=4))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from mechinterp.errors import UsageError
-from mechinterp.prompts import Fact, Prompt, Question
+from mechinterp.facts.prompts import Fact, Prompt, Question
 
 
 def test_a_prompt_knows_its_sentence_and_its_subject() -> None:

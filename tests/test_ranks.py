@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechinterp.errors import UsageError
-from mechinterp.ranks import Ranks, ranks
+from mechinterp.runs.ranks import Ranks, ranks
 
 Launch = Callable[[str], "subprocess.CompletedProcess[str]"]
 
@@ -36,7 +36,7 @@ def test_processes_share_add_and_gather(launch: Launch, tmp_path: Path) -> None:
     """In groups one after another and one inside another; and all leave a block together."""
     done = launch("""
 import time, torch, torch.distributed as dist
-from mechinterp.ranks import Ranks, ranks
+from mechinterp.runs.ranks import Ranks, ranks
 results = []
 for turn in range(2):
     assert not dist.is_initialized()
@@ -67,7 +67,7 @@ for turn in range(2):
 def test_the_error_of_one_process_is_seen(launch: Launch) -> None:
     done = launch("""
 from mechinterp.errors import UsageError
-from mechinterp.ranks import ranks
+from mechinterp.runs.ranks import ranks
 with ranks() as r:
     if r.rank == 1:
         raise UsageError("the fact of process 1 is bad")
@@ -82,11 +82,11 @@ with ranks() as r:
 def test_who_waits_for_a_process_that_has_stopped_says_so(launch: Launch, tmp_path: Path) -> None:
     done = launch("""
 import os
-import mechinterp.ranks
+import mechinterp.runs.ranks
 from mechinterp.errors import MechinterpError
-mechinterp.ranks._GRACE = 0
+mechinterp.runs.ranks._GRACE = 0
 try:
-    with mechinterp.ranks.ranks() as r:
+    with mechinterp.runs.ranks.ranks() as r:
         if r.rank == 1:
             os._exit(0)  # torchrun takes it for success, so that process 0 lives to tell
         r.barrier()
@@ -102,10 +102,10 @@ def test_a_process_that_never_comes_is_waited_for_as_long_as_asked(launch: Launc
     done = launch("""
 import time
 from datetime import timedelta
-import mechinterp.ranks
+import mechinterp.runs.ranks
 from mechinterp.errors import MechinterpError
-from mechinterp.ranks import Ranks, ranks
-mechinterp.ranks._GRACE = 0
+from mechinterp.runs.ranks import Ranks, ranks
+mechinterp.runs.ranks._GRACE = 0
 if Ranks.current().is_first:
     started = time.monotonic()
     try:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mechinterp import atlas
 from mechinterp.errors import UsageError
-from mechinterp.prompts import Fact, Prompt, Question
-from mechinterp.readers import read_counterfact, read_facts, read_jsonl, read_known, write_jsonl
+from mechinterp.facts.prompts import Fact, Prompt, Question
+from mechinterp.facts.readers import read_counterfact, read_facts, read_jsonl, read_known, write_jsonl
 
 KNOWN: dict[str, Any] = {
     "known_id": 0,

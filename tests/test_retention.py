@@ -15,9 +15,9 @@ from support.zoo import sentence_model
 
 from mechinterp import Fact, Model, Prompt, Question
 from mechinterp.analysis import evaluate_edit, plot_retention, retention
-from mechinterp.analysis.retention import Retention
+from mechinterp.analysis.evaluation.retention import Retention
 from mechinterp.editing import Edit, Factors, Provenance
-from mechinterp.editing.measure import perplexity
+from mechinterp.editing.rows.completions import perplexity
 from mechinterp.errors import UsageError
 
 HELD = ["The river was high after the rain.", "The market was full of people."]

@@ -14,21 +14,13 @@ from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp import atlas
-from mechinterp.editing import (
-    PRESET_DIFFERENCES,
-    PRESETS,
-    EditRequest,
-    LinearMemory,
-    RomeHparams,
-    SecondMoment,
-    rome,
-)
-from mechinterp.editing.families import default_layers
-from mechinterp.editing.measure import completions, kl_divergence, next_token_log_probs, perplexity
+from mechinterp.editing import PRESET_DIFFERENCES, PRESETS, EditRequest, LinearMemory, RomeHparams, SecondMoment, rome
+from mechinterp.editing.editors.families import default_layers
+from mechinterp.editing.rows.completions import completions, kl_divergence, next_token_log_probs, perplexity
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import clean_state_dict
-from mechinterp.models import Model
-from mechinterp.prompts import Fact, Prompt
+from mechinterp.facts.prompts import Fact, Prompt
+from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.model import Model
 
 PROMPT = Prompt("{} was born in", "Marie Curie", "Warsaw")
 CONTEXTS = ("{}", "People spoke. {}", "In the evening {}")

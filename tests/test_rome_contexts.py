@@ -9,7 +9,7 @@ from support.zoo import sentence_model
 
 from mechinterp.editing import sample_contexts
 from mechinterp.errors import UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 
 @pytest.fixture(scope="module")

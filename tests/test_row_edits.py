@@ -8,9 +8,9 @@ from support.zoo import KINDS, sentence_model
 from torch import Tensor
 
 from mechinterp.editing import Edit, Factors, Provenance
-from mechinterp.editing.row_edits import RowEdits
+from mechinterp.editing.edits.row_edits import RowEdits
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 TEXTS = ("Marie Curie was born in", "The Space Needle is in downtown", "Ada Lovelace wrote about")
 

@@ -18,7 +18,8 @@ from support.zoo import sentence_model
 
 from mechinterp import Model, Prompt, Table, patching, trace
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.patching import Interrupted, planning, tracing
+from mechinterp.patching import Interrupted
+from mechinterp.patching.traces import planning, tracing
 
 KILLS = 30
 SUBJECTS = ("ada", "bo", "gus")

@@ -17,7 +17,7 @@ from support.zoo import KINDS, sentence_model
 
 from mechinterp import Fact, Model, Prompt
 from mechinterp.analysis import Failed, diff, forecast, forecast_correlation, plot_diff, score_answers
-from mechinterp.analysis.forecast_correlation import weighted_spearman
+from mechinterp.analysis.damage.forecast_correlation import weighted_spearman
 from mechinterp.editing import Edit, EditRequest, Factors, LinearMemory, Provenance, SecondMoment
 from mechinterp.errors import UsageError
 

@@ -9,7 +9,8 @@ from support.zoo import KINDS, VOCABULARY, hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import UsageError, atlas
-from mechinterp.patching import embedding_sigma, sigma
+from mechinterp.patching import embedding_sigma
+from mechinterp.patching.plain import sigma
 
 
 def activations(kind: str, ids: list[int]) -> torch.Tensor:

@@ -11,10 +11,10 @@ from oracles.rome_oracle import constrained_least_squares
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mechinterp.editing.moments import SecondMoment
-from mechinterp.editing.null_space import NullSpace
-from mechinterp.editing.past import PastKeys
-from mechinterp.editing.solve import Cost, insert_all
+from mechinterp.editing.memory.null_space import NullSpace
+from mechinterp.editing.memory.past_keys import PastKeys
+from mechinterp.editing.memory.solve import Cost, insert_all
+from mechinterp.editing.moments.moments import SecondMoment
 from mechinterp.errors import MechinterpError, UsageError
 
 D_MLP, D_MODEL = 12, 5

@@ -40,9 +40,9 @@ from mechinterp.patching import (
     trace,
     z,
 )
-from mechinterp.patching.asked import ask
-from mechinterp.patching.session import Session
-from mechinterp.patching.sources import Source
+from mechinterp.patching.algebra.sources import Source
+from mechinterp.patching.plain.asked import ask
+from mechinterp.patching.plain.session import Session
 
 PROMPT = Prompt("the {} lives in the old town of", "ada bo", "rome")
 
@@ -104,7 +104,7 @@ def test_the_mean_over_the_embeddings(model: Model) -> None:
 
 
 def test_a_mean_is_measured_once_for_a_whole_grid(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mechinterp.patching.session as session_module
+    import mechinterp.patching.plain.session as session_module
 
     calls = []
 

@@ -23,9 +23,9 @@ from support.tokenizers import (
 from transformers import GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mechinterp.errors import UsageError
-from mechinterp.prompts import Fact, Prompt
-from mechinterp.readers import read_counterfact, read_known
-from mechinterp.spans import (
+from mechinterp.facts.prompts import Fact, Prompt
+from mechinterp.facts.readers import read_counterfact, read_known
+from mechinterp.facts.spans import (
     BEFORE,
     FIRST_SUBJECT,
     FIRST_SUBSEQUENT,
@@ -298,7 +298,7 @@ def test_gpt2_spells_everything_although_its_unknown_token_is_the_end_of_text(gp
 
 
 def test_prompts_that_are_too_long_are_refused() -> None:
-    from mechinterp.models import Model
+    from mechinterp.models.model import Model
 
     # all that tokenise asks of a model
     room = SimpleNamespace(tokenizer=word_level(WORDS), n_ctx=6, name="tiny", layout=SimpleNamespace(stack=""))

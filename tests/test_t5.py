@@ -28,13 +28,13 @@ from transformers import (
 import mechinterp as mi
 from mechinterp import Edit, Fact, LinearMemory, MechinterpError, Model, Prompt, SecondMoment, UsageError
 from mechinterp.analysis import score_answers
-from mechinterp.analysis.generation import Sampling, generate
+from mechinterp.analysis.evaluation.generation import Sampling, generate
 from mechinterp.cli.model_checks import findings
 from mechinterp.editing import EDITORS, Factors, Provenance, RomeHparams, RomeReport, rome
-from mechinterp.editing.request import EditRequest
-from mechinterp.editing.value import values_of
-from mechinterp.layout import COMPONENTS as OURS
-from mechinterp.layout import PER_HEAD
+from mechinterp.editing.edits.request import EditRequest
+from mechinterp.editing.value.value import values_of
+from mechinterp.models.layout import COMPONENTS as OURS
+from mechinterp.models.layout import PER_HEAD
 from mechinterp.patching import (
     METRICS,
     Component,
@@ -67,7 +67,7 @@ from mechinterp.patching import (
     subject,
     trace,
 )
-from mechinterp.patching.serves import serves
+from mechinterp.patching.exact.serves import serves
 
 LEVEL, DRAWS = 1.5, 2
 PROMPTS = (

@@ -11,7 +11,7 @@ from support.zoo import small_model
 
 from mechinterp import Prompt, Table, UsageError
 from mechinterp.patching import trace
-from mechinterp.patching.table import COLUMNS
+from mechinterp.patching.traces.table import COLUMNS
 
 
 @pytest.fixture(scope="module")

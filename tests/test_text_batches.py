@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mechinterp.editing import text_batches as module
-from mechinterp.editing.text_batches import Place, text_batches
+from mechinterp.editing.moments import running_text as module
+from mechinterp.editing.moments.running_text import Place, text_batches
 from mechinterp.errors import UsageError
-from mechinterp.ranks import Ranks
+from mechinterp.runs.ranks import Ranks
 
 MODEL: Any = SimpleNamespace(n_ctx=12, encode=lambda text: [ord(character) for character in text])
 """One token per character."""

@@ -37,11 +37,11 @@ from mechinterp.patching import (
     sever,
     subject,
     trace,
-    tracing,
     z,
 )
-from mechinterp.patching.sites import window_layers
-from mechinterp.patching.table import COLUMNS
+from mechinterp.patching.algebra.sites import window_layers
+from mechinterp.patching.traces import tracing
+from mechinterp.patching.traces.table import COLUMNS
 
 PROMPT = Prompt("the {} lives in town", "ada bo", "rome", id="p0", relation="home")
 OTHER = Prompt("born in {} was", "cy dee", "oslo turku", id="p1")
@@ -256,7 +256,7 @@ def test_a_corruption_has_no_axis(site: Any) -> None:
 def test_an_engine_that_disagrees_with_the_plain_executor_gives_no_table(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mechinterp.patching import engine
+    from mechinterp.patching.exact import engine
 
     right = engine._Column._starting
     monkeypatch.setattr(engine._Column, "_starting", lambda self, *where: right(self, *where) * 1.5)

@@ -40,7 +40,7 @@ def test_two_processes_make_the_run_of_one(tmp_path: Path, alone: mi.Table) -> N
 
 DYING = """
 import os, signal, sys
-from mechinterp.patching import tracing
+from mechinterp.patching.traces import tracing
 from mechinterp.cli import main
 done, calls = tracing._trace_group, []
 def dying(*arguments):

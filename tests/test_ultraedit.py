@@ -14,13 +14,13 @@ from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
-from mechinterp.editing.lifelong import LifelongStatistics, Signals, Spread, signals_of, together
-from mechinterp.editing.ultraedit import _solve_layers, remember_statistics, ultraedit, ultraedit_each
-from mechinterp.editing.ultraedit_hparams import UltraHparams
+from mechinterp.editing.editors.ultraedit import _solve_layers, remember_statistics, ultraedit, ultraedit_each
+from mechinterp.editing.editors.ultraedit_hparams import UltraHparams
+from mechinterp.editing.gradients.signals import LifelongStatistics, Signals, Spread, signals_of, together
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import clean_state_dict
-from mechinterp.models import Model
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.model import Model
 
 REQUESTS = [
     EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),
@@ -58,9 +58,7 @@ def gap(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("layer", [0, 2, 3])
 def test_keys_and_gradients_are_the_loops(layer: int) -> None:
-    for found, (keys, gradients) in zip(
-        signals_of(model_of(), REQUESTS, [layer]), oracle_signals(layer), strict=True
-    ):
+    for found, (keys, gradients) in zip(signals_of(model_of(), REQUESTS, [layer]), oracle_signals(layer), strict=True):
         assert gap(found[layer].keys, keys) < 1e-9
         assert gap(found[layer].gradients, gradients) < 1e-9
 

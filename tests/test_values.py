@@ -10,18 +10,19 @@ import torch
 from oracles.rome_oracle import Sentence, Weights, published_rome
 from support.zoo import KINDS, sentence_model
 
-from mechinterp.editing import PRESETS, EditRequest, value
-from mechinterp.editing.adam import Adam
-from mechinterp.editing.batch import Batch
-from mechinterp.editing.before import common_length, pairs_before
-from mechinterp.editing.suffix import WAYS, best_way
-from mechinterp.editing.value import Value, values_of
-from mechinterp.editing.value_hparams import ValueHparams
-from mechinterp.editing.value_rows import ValueRows
+from mechinterp.editing import PRESETS, EditRequest
+from mechinterp.editing.gradients.adam import Adam
+from mechinterp.editing.rows.padded import Batch
+from mechinterp.editing.value import value
+from mechinterp.editing.value.hparams import ValueHparams
+from mechinterp.editing.value.shared_prefix import common_length, pairs_before
+from mechinterp.editing.value.suffix import WAYS, best_way
+from mechinterp.editing.value.value import Value, values_of
+from mechinterp.editing.value.value_rows import ValueRows
 from mechinterp.errors import MechinterpError, UsageError
-from mechinterp.layout import ATTN, MLP, RESID, VALUE, clean_state_dict
-from mechinterp.models import Model
-from mechinterp.prompts import Prompt
+from mechinterp.facts.prompts import Prompt
+from mechinterp.models.layout import ATTN, MLP, RESID, VALUE, clean_state_dict
+from mechinterp.models.model import Model
 
 REQUESTS = [
     EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MechinterpError, UsageError
-from ..prompts import Fact
+from ..facts.prompts import Fact
 from .mixture import epoch
 from .questions import world_facts
 from .recipes import RECIPES, recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from ..prompts import Fact, Prompt, Question
+from ..facts.prompts import Fact, Prompt, Question
 from .relations import HOPS, RELATIONS
 from .sentences import DISTRACTORS, reverse_question
 from .words import article

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..prompts import Fact
+from ..facts.prompts import Fact
 from .data import facts, folder, names, world
 from .questions import attribute_questions
 from .relations import RELATIONS

@@ -42,8 +42,8 @@ def check(
     import torch
 
     from .. import atlas
-    from ..checkpoints import locate
-    from ..footprint import footprint, memory_of, size
+    from ..models.checkpoints import locate
+    from ..models.footprint import footprint, memory_of, size
     from .model_checks import findings
     from .printing import print_components
 

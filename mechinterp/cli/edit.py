@@ -12,15 +12,15 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
-from ..progress import progress_bar
+from ..runs.progress import progress_bar
 from . import options
 from .edit_report import print_report
 from .layer_moments import layer_moments
 
 if TYPE_CHECKING:
     from ..editing import Editor, EditRequest
-    from ..editing.value_hparams import Hparams
-    from ..models import Model
+    from ..editing.value.hparams import Hparams
+    from ..models.model import Model
 
 
 def edit(
@@ -128,7 +128,7 @@ def edit(
 
 def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
     from ..editing import EditRequest
-    from ..prompts import Prompt
+    from ..facts.prompts import Prompt
 
     asked = Prompt(prompt, subject, answer)
     model.tokenise(asked)
@@ -148,8 +148,8 @@ def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
 def _method(model: Model, name: str | None, preset: str, *, kl: bool) -> tuple[Editor, Hparams]:
     """The editor and its hyper-parameters; without a name ROME, in the variant of the preset."""
     from ..editing import editor as named
-    from ..editing.hparams import resolve
-    from ..editing.value_hparams import ValueHparams
+    from ..editing.editors.rome_hparams import resolve
+    from ..editing.value.hparams import ValueHparams
 
     method = named(resolve(preset, None, None).variant if name is None else name)
     hparams = method.chosen(preset, None, model)
@@ -163,7 +163,7 @@ def _method(model: Model, name: str | None, preset: str, *, kl: bool) -> tuple[E
 def _layers(model: Model, method: Editor, given: Sequence[int] | None, moments: Sequence[Path]) -> list[int] | None:
     """The layers given; else, for a method that edits one, that of the only second moment; else the default ones."""
     from ..editing import SecondMoment
-    from ..editing.families import default_layers
+    from ..editing.editors.families import default_layers
 
     moment = SecondMoment.load(moments[0], model) if len(moments) == 1 and moments[0].is_file() else None
     if given:

@@ -23,7 +23,7 @@ from .evaluate_words import (
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References
-    from ..prompts import Fact
+    from ..facts.prompts import Fact
 
 
 def evaluate(
@@ -92,8 +92,8 @@ def evaluate(
             --references attributes --device cuda --out runs/xl
     """
     from .. import analysis
-    from ..editing.editors import EDITORS, editor
-    from ..texts import read_texts
+    from ..editing.editors.registry import EDITORS, editor
+    from ..facts.texts import read_texts
     from .layer_moments import layer_moments
 
     names = list(EDITORS) if editors == "all" else [editor(name).name for name in words_of(editors)]
@@ -163,7 +163,7 @@ def _fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[li
 
 def _portability(source: str, chosen: list[Fact], metrics: list[str]) -> dict[str, Portability] | None:
     from ..analysis import portability_of
-    from ..readers import read_facts
+    from ..facts.readers import read_facts
 
     if not any(metric.startswith("portability") for metric in metrics):
         return None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..editing.value_hparams import Hparams
-    from ..models import Model
+    from ..editing.value.hparams import Hparams
+    from ..models.model import Model
 
 GROUPS = ("counterfact", "zsre", "yao", "generation")
 """Groups of metrics by name; the last is GE and RS."""
@@ -25,7 +25,7 @@ def ways_of(text: str) -> list[str]:
     Raises:
         UsageError: another word.
     """
-    from ..analysis.trials import MODES, SINGLE
+    from ..analysis.trials.making import MODES, SINGLE
 
     words = [SINGLE if word == "1" else word for word in words_of(text)]
     if not words or not set(words) <= set(MODES):
@@ -52,7 +52,7 @@ def metrics_of(text: str, perplexity: bool) -> list[str]:
         UsageError: a word that is neither, or perplexity without a text.
     """
     from ..analysis import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS
-    from ..analysis.metric_table import GENERATION_METRICS
+    from ..analysis.evaluation.metric_table import GENERATION_METRICS
 
     groups = dict(zip(GROUPS, (COUNTERFACT, ZSRE_METRICS, YAO_METRICS, GENERATION_METRICS), strict=True))
     found: list[str] = ["perplexity"] if perplexity else []
@@ -74,7 +74,7 @@ def layers_given(given: list[str]) -> dict[str, list[int]]:
     Raises:
         UsageError: an unknown editor, or something else than numbers.
     """
-    from ..editing.editors import editor
+    from ..editing.editors.registry import editor
 
     found: dict[str, list[int]] = {}
     for text in given:
@@ -101,7 +101,7 @@ def presets_given(model: Model, given: list[str], names: list[str]) -> dict[str,
     Raises:
         UsageError: an unknown editor or preset, an editor that is not tried or is given twice, or other words.
     """
-    from ..editing.editors import editor
+    from ..editing.editors.registry import editor
 
     found: dict[str, Hparams] = {}
     for text in given:
@@ -123,8 +123,8 @@ def layers_needed(model: Model, names: list[str], layers: dict[str, list[int]]) 
     Raises:
         UsageError: an unknown editor, or layers that are neither given nor known.
     """
-    from ..analysis.contenders import layers_of
-    from ..editing.editors import editor
+    from ..analysis.trials.contenders import layers_of
+    from ..editing.editors.registry import editor
 
     methods = [editor(name) for name in names]
     return sorted({layer for one in methods if one.moments for layer in layers_of(model, one, layers) or ()})

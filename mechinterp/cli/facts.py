@@ -13,7 +13,7 @@ from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
-    from ..prompts import Fact
+    from ..facts.prompts import Fact
 
 
 def facts(
@@ -41,7 +41,7 @@ def facts(
         mechinterp facts atlas --counterfact atlas.json
     """
     from .. import atlas
-    from ..readers import read_facts, write_jsonl
+    from ..facts.readers import read_facts, write_jsonl
     from .printing import print_table
 
     if counterfact is not None and relation is not None:

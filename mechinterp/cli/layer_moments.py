@@ -10,7 +10,7 @@ from ..errors import MechinterpError, UsageError
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
-    from ..models import Model
+    from ..models.model import Model
 
 MOMENT_TOKENS = 60_000
 """Of the bundled corpus."""

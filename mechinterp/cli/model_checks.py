@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..editing import Edit, Factors, LinearMemory, Provenance, SecondMoment
 from ..errors import MechinterpError
-from ..models import Model
+from ..models.model import Model
 from ..patching import forward
-from ..patching.serves import serves
+from ..patching.exact.serves import serves
 
 EXACT = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 """Largest relative error that counts as rounding."""

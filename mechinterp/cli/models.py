@@ -36,7 +36,7 @@ def models(
 
         mechinterp check path/to/model
     """
-    from ..architectures import markdown, read_families, summary
+    from ..models.architectures import markdown, read_families, summary
 
     every = read_families()
     wanted = (name or "").lower()

@@ -68,9 +68,9 @@ def moments(
     """
     from .. import atlas
     from ..editing import Convergence, collect_moments
-    from ..editing.spectrum import REPAIRS
-    from ..ranks import ranks
-    from ..texts import read_texts
+    from ..editing.moments.spectrum import REPAIRS
+    from ..facts.texts import read_texts
+    from ..runs.ranks import ranks
 
     if repair is not None and repair not in REPAIRS:
         raise UsageError(f"--repair is {repair!r}; choose one of {', '.join(REPAIRS)}")

@@ -13,8 +13,8 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from ..models import Model
-    from ..prompts import Fact
+    from ..facts.prompts import Fact
+    from ..models.model import Model
 
 ModelName = Annotated[
     str, typer.Argument(help="`atlas` or `atlas-plain` (bundled), a local folder, or a Hugging Face hub name.")
@@ -64,8 +64,8 @@ def load_model(
     offload: Path | None = None,
 ) -> Model:
     """Load the model a command was given."""
-    from ..loading import load
-    from ..ranks import Ranks
+    from ..models.loading import load
+    from ..runs.ranks import Ranks
 
     set_threads(threads)
     place = Ranks.current().device(device)  # under torchrun a GPU of its own
@@ -74,7 +74,7 @@ def load_model(
 
 def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
     """Facts of a file or bundled model: those of a relation, the known ones where that is recorded, a seeded sample."""
-    from ..readers import read_facts
+    from ..facts.readers import read_facts
 
     found = read_facts(source)
     if relation is not None:

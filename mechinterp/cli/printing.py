@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from ..spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
+from ..facts.spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
 
 if TYPE_CHECKING:
-    from ..models import Model
+    from ..models.model import Model
 
 _SHOWN = (FIRST_SUBJECT, MIDDLE_SUBJECT, LAST_SUBJECT, LAST)
 
@@ -56,7 +56,7 @@ def print_table(console: Console, title: str, headings: Sequence[str], rows: Seq
 
 def print_components(console: Console, model: Model) -> None:
     """The components of a model that are served, and why the others are not."""
-    from ..layout import COMPONENTS
+    from ..models.layout import COMPONENTS
 
     for component in COMPONENTS:
         refused = model.layout.refused.get(component)

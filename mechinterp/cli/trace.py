@@ -13,8 +13,8 @@ from ..errors import UsageError
 from . import options
 
 if TYPE_CHECKING:
+    from ..facts.prompts import Fact
     from ..patching import Table
-    from ..prompts import Fact
 
 
 def trace(
@@ -65,7 +65,7 @@ def trace(
         mechinterp trace atlas --prompt "{} was born in" --subject "Marta Halberg" --out runs/one
     """
     from .. import patching
-    from ..ranks import Ranks
+    from ..runs.ranks import Ranks
 
     loaded = options.load_model(model, device, dtype, threads)
     prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
@@ -115,7 +115,7 @@ def _prompts(
     relation: str | None,
     seed: int,
 ) -> list[Fact]:
-    from ..prompts import Fact, Prompt
+    from ..facts.prompts import Fact, Prompt
 
     if (facts is None) == (prompt is None):
         raise UsageError("give either a fact file (or `atlas`) or --prompt with --subject, and not both")

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mechinterp.editing import Edit, EditRequest, Factors, Provenance
-from mechinterp.editing.editor import Editor
-from mechinterp.editing.value_hparams import Hparams
+from mechinterp.editing.editors.protocol import Editor
+from mechinterp.editing.value.hparams import Hparams
 from mechinterp.errors import MechinterpError
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 
 @dataclass(frozen=True)

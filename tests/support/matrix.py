@@ -6,9 +6,9 @@ import re
 from functools import cache
 
 from mechinterp import MechinterpError
-from mechinterp.architectures import PRIMITIVES, YES, Family
-from mechinterp.layout import COMPONENTS
-from mechinterp.patching.serves import serves
+from mechinterp.models.architectures import PRIMITIVES, YES, Family
+from mechinterp.models.layout import COMPONENTS
+from mechinterp.patching.exact.serves import serves
 
 from .matrix_editing import editing_figures
 from .matrix_patching import patching_cells

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import mechinterp as mi
 from mechinterp import Edit, LinearMemory, MechinterpError, Prompt, SecondMoment
 from mechinterp.editing import Factors, Provenance, RomeHparams, rome
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 from mechinterp.patching import forward, mlp_key, mlp_value, read, subject
 
 from .tokenizers import words

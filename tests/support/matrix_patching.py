@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mechinterp import MechinterpError, Prompt
-from mechinterp.architectures import PRIMITIVES
-from mechinterp.layout import COMPONENTS, EMBED, PER_HEAD, RESID, RESID_MID, RESID_PRE, K, Q, V
-from mechinterp.models import Model
+from mechinterp.models.architectures import PRIMITIVES
+from mechinterp.models.layout import COMPONENTS, EMBED, PER_HEAD, RESID, RESID_MID, RESID_PRE, K, Q, V
+from mechinterp.models.model import Model
 from mechinterp.patching import (
     Component,
     Gaussian,
@@ -34,10 +34,10 @@ from mechinterp.patching import (
     sever,
     subject,
 )
-from mechinterp.patching.asked import ask
-from mechinterp.patching.batch import run_jobs
-from mechinterp.patching.cells import place
-from mechinterp.patching.session import Session
+from mechinterp.patching.algebra.cells import place
+from mechinterp.patching.plain.asked import ask
+from mechinterp.patching.plain.jobs import run_jobs
+from mechinterp.patching.plain.session import Session
 
 from .zoo import small_model
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import mechinterp as mi
-from mechinterp.models import Model
+from mechinterp.models.model import Model
 
 from . import tokenizers
 

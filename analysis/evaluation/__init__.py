@@ -1,0 +1,1 @@
+"""What an edit did: questions, scores, metrics, generated text. Imports editing."""

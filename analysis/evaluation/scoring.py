@@ -1,0 +1,54 @@
+"""How probable a model finds given answers: teacher forcing, many questions at once, nothing padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from ...models.model import Model
+from .answer_rows import AnswerRows, Sheet
+
+
+def score_answers(model: Model, pairs: Sequence[tuple[str, str]], *, batch_size: int = 64) -> pd.DataFrame:
+    """Score answers as continuations of texts.
+
+    Args:
+        model: the model, edited or not.
+        pairs: (text, answer); the answer gets its leading space where it needs one.
+        batch_size: rows per forward; changes memory and speed, never the numbers.
+
+    Returns:
+        One row per pair, in order: text, answer, tokens (how many the answer has); log_prob, the mean per
+        answer token (nats), and prob = exp(log_prob), the "probability" of CounterFact's metrics;
+        joint_log_prob and joint_prob, of the whole answer; correct, whether every answer token is the most
+        probable one; accuracy, the share of answer tokens that are; top, the most probable token ids in their
+        places; top_prob, the probability of the first of them.
+
+    Raises:
+        UsageError: a pair too long for the model, or batches of nothing.
+        MechinterpError: the model's log-probabilities are not finite.
+    """
+    frame = score_rows(model, AnswerRows.of(model, pairs), batch_size=batch_size)
+    frame.insert(0, "text", pd.Series([text for text, _ in pairs], dtype=str))
+    frame.insert(1, "answer", pd.Series([answer for _, answer in pairs], dtype=str))
+    return frame
+
+
+def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.DataFrame:
+    """The scores of tokenised answers, as `score_answers` gives them, without the words."""
+    sheet = Sheet(rows, range(len(rows.answers)))
+    read = _answers_of(rows)
+    for batch, keep in rows.batches(batch_size):
+        logits = model.logits(torch.tensor([rows.ids[row] for row in batch]), keep=keep)
+        sheet.enter(logits, [(answer, i) for i, row in enumerate(batch) for answer in read[row]])
+    return sheet.frame()
+
+
+def _answers_of(rows: AnswerRows) -> list[list[int]]:
+    """The answers that are read from each row."""
+    found: list[list[int]] = [[] for _ in rows.ids]
+    for answer, row in enumerate(rows.row):
+        found[row].append(answer)
+    return found

@@ -1,0 +1,1 @@
+"""Figures of all tables. Imports the rest of analysis."""

@@ -1,0 +1,183 @@
+"""What a leaderboard found: every metric of every editor with its interval, what the edits cost, and what is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from ...errors import UsageError
+from ..evaluation.comparison import compare
+from ..evaluation.edit_metrics import AFTER, BEFORE, summarise
+from ..evaluation.evaluation import Evaluation
+from ..evaluation.metric_table import METRICS, SHARE
+from ..evaluation.retention import Retention
+
+CELL = ["editor", "edits", "size"]
+"""What a row of the table is told by."""
+
+MIN_GROUPS = 5
+"""Edits (or sequences) of a row below which nothing is said of other edits."""
+
+NO_EDIT = "no edit"
+
+SHOWN = (
+    "S", "ES", "PS", "NS", "same_subject_kept", "zsre_score", "reliability", "generalization", "locality", "GE", "RS",
+    "perplexity",
+)  # fmt: skip
+"""Metrics of a short table, where they were measured."""
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Editors tried on the same facts.
+
+    Args:
+        records: one row per editor, edits ("single", "batch", "sequential"), size, record, stage and metric; `group` is
+            the number of the edit (or sequence) a record shares with others.
+        costs: one row per editor, edits and size: facts, failed, seconds_per_edit (a fact; judging not counted),
+            peak_memory_mb, memory_is.
+        retention: editor -> retention of its longest sequence.
+        notes: what was left out, and why.
+    """
+
+    records: pd.DataFrame
+    costs: pd.DataFrame
+    retention: Mapping[str, Retention]
+    notes: tuple[str, ...] = ()
+
+    def summary(
+        self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0, cluster: str = "record"
+    ) -> pd.DataFrame:
+        """Every metric of every editor, before and after, with its interval (see `summarise`).
+
+        Args:
+            level, resamples, seed: of the intervals.
+            cluster: "record": over facts like these in these edits; "relation"; or "group": over edits (or sequences)
+                like these, whose facts share their fate.  A row of fewer than five edits then has no interval.
+        """
+        found = summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
+        if cluster == "group":
+            groups = self.records.groupby(CELL)["group"].nunique()
+            few = [groups[cell] < MIN_GROUPS for cell in found[CELL].itertuples(index=False, name=None)]
+            found.loc[few, ["low", "high"]] = float("nan")
+        return found
+
+    def evaluation(self, editor: str, edits: str, size: int) -> Evaluation:
+        """The records of one row of the table.
+
+        Raises:
+            UsageError: it is not there.
+        """
+        records = self._row(editor, edits, size).drop(columns="group")
+        return Evaluation(records, pd.DataFrame(), pd.DataFrame())
+
+    def _row(self, editor: str, edits: str, size: int) -> pd.DataFrame:
+        same = (self.records["editor"] == editor) & (self.records["edits"] == edits) & (self.records["size"] == size)
+        if not same.any():
+            raise UsageError(f"{editor} with {edits} edits of {size} is not in this leaderboard")
+        return self.records[same].drop(columns=CELL).reset_index(drop=True)
+
+    def compare(
+        self,
+        a: str,
+        b: str,
+        edits: str = "single",
+        size: int = 1,
+        metrics: Sequence[str] | None = None,
+        *,
+        cluster: str = "record",
+    ) -> pd.DataFrame:
+        """Two of the editors, record by record (see `compare`).
+
+        Args:
+            a, b, edits, size: rows of the table.
+            metrics: which; default: all.
+            cluster: as of `summary`.
+
+        Raises:
+            UsageError: one of them is not there, or has fewer than five edits where those are resampled.
+        """
+        rows = [self._row(name, edits, size) for name in (a, b)]
+        groups = rows[0]["group"].nunique()
+        if cluster == "group" and groups < MIN_GROUPS:
+            raise UsageError(
+                f"{a} has {groups} {edits} edits of {size}, too few to resample by; take {MIN_GROUPS} groups or more, "
+                "or cluster='record'"
+            )
+        one, other = (Evaluation(row, pd.DataFrame(), pd.DataFrame()) for row in rows)
+        return compare(one, other, metrics, cluster=cluster)
+
+    def comparisons(self, metrics: Sequence[str] | None = None, *, seed: int = 0) -> pd.DataFrame:
+        """Every pair of editors wherever both are (see `compare`); a pair without the same facts is left out.
+
+        Args:
+            metrics: which; default: those of `SHOWN` that were measured.
+            seed: of the resampling.
+
+        Returns:
+            One row per edits, size, pair and metric: edits, size, editor_a, editor_b, and the columns of `compare`.
+        """
+        there = set(self.summary(resamples=1)["metric"])
+        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        parts = []
+        for (edits, size), part in self.records.groupby(["edits", "size"], sort=False):
+            for a, b in combinations(dict.fromkeys(part["editor"]), 2):
+                pair = [self.evaluation(name, str(edits), int(size)) for name in (a, b)]
+                if len({frozenset(one.records["record"]) for one in pair}) == 1:
+                    found = compare(pair[0], pair[1], chosen, seed=seed)
+                    parts.append(found.assign(edits=edits, size=size, editor_a=a, editor_b=b))
+        if not parts:
+            return pd.DataFrame()
+        table = pd.concat(parts, ignore_index=True)
+        return table[["edits", "size", "editor_a", "editor_b", *table.columns[:-4]]]
+
+    def rows(
+        self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None, *, decimals: int = 1
+    ) -> tuple[list[str], list[list[str]]]:
+        """The table in words: headings, and a row per editor, the unedited model first; shares in per cent.
+
+        Args:
+            metrics: which; default: those of `SHOWN` that were measured.
+            summary: `summary()`, where it is there already.
+            decimals: of the per cents.
+        """
+        found = self.summary() if summary is None else summary
+        there = set(found["metric"])
+        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        headings = ["editor", "edits", "size", *chosen, "s per edit", "peak MB", "failed"]
+        rows: list[list[str]] = []
+        for cell, part in found.groupby(CELL, sort=False):
+            before, after = (part[part["stage"] == stage].set_index("metric") for stage in (BEFORE, AFTER))
+            if not rows:
+                rows.append([NO_EDIT, "", "", *(_words(before, metric, decimals) for metric in chosen), "", "", ""])
+            cost = self.costs.set_index(CELL).loc[cell]
+            editor, edits, size = map(str, cell)
+            costs = [
+                f"{cost['seconds_per_edit']:.3g}",
+                "" if pd.isna(cost["peak_memory_mb"]) else f"{cost['peak_memory_mb']:.0f}",
+                str(cost["failed"]),
+            ]
+            rows.append([editor, edits, size, *(_words(after, metric, decimals) for metric in chosen), *costs])
+        return headings, rows
+
+    def markdown(self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None) -> str:
+        """The table as Markdown, with the notes below it."""
+        headings, rows = self.rows(metrics, summary)
+        lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *rows]
+        table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return table + "\n" + "".join(f"\n- {note}" for note in self.notes) + ("\n" if self.notes else "")
+
+
+def _words(summary: pd.DataFrame, metric: str, decimals: int) -> str:
+    """Estimate and interval; per cent, where it is a share."""
+    if metric not in summary.index:
+        return ""
+    row, share = summary.loc[metric], METRICS[metric].unit == SHARE
+    estimate, low, high = (
+        f"{(100 if share else 1) * float(row[name]):.{decimals if share else 1}f}"
+        for name in ("estimate", "low", "high")
+    )
+    return estimate if pd.isna(row["low"]) else f"{estimate} [{low}, {high}]"

@@ -1,0 +1,174 @@
+"""Training a dense change of down-projections by Adam, of one edit or of many independent ones in one batch.
+
+The change is added by a forward hook of the projection, which sees the key that was really used; the weights themselves
+are never touched.  Many edits at once: row i of a forward carries the ΔW of its own edit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...errors import MechinterpError
+from ...models.model import Model
+from ...patching.plain.executor import forward
+from ..editors.ft_hparams import FtHparams
+from ..edits.active import _projection, effective_weight
+from ..edits.request import EditRequest
+from ..rows.target_rows import TargetRows
+from .adam import Adam
+
+_MAX_ROWS = 256
+"""Rows per forward; those of one edit may stand in several, whose gradients add up."""
+
+Deltas = dict[int, Float[Tensor, "edit d_mlp d_model"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What training one edit gave.
+
+    Args:
+        deltas: layer -> ΔW.
+        first: the loss of each request (the NLL per token of its target) before the first step.
+        last: the same after the last one.
+        steps: steps taken.
+    """
+
+    deltas: Mapping[int, Float[Tensor, "d_mlp d_model"]]
+    first: tuple[float, ...]
+    last: tuple[float, ...]
+    steps: int
+
+
+def descend(
+    model: Model,
+    edits: Sequence[Sequence[EditRequest]],
+    layers: Sequence[int],
+    hparams: FtHparams,
+    advance: Callable[[int], None],
+) -> list[Course]:
+    """Minimise the mean NLL of each edit's targets from ΔW = 0.
+
+    Args:
+        model: the model, with whatever edits are on.
+        edits: the requests of each edit, all of one number; one edit, or edits of one request each.
+        layers: which layers' down-projections are trained.
+        hparams: of the optimisation.
+        advance: told how many steps are done.
+
+    Raises:
+        MechinterpError: a loss became NaN or infinite.
+    """
+    size, here = len(edits[0]), list(range(len(edits)))
+    parts = _parts(model, [request for edit in edits for request in edit], hparams, whole=len(edits) > 1)
+    deltas, adams, limits = _start(model, layers, len(edits), hparams)
+    first: list[list[float]] = []
+    courses: dict[int, Course] = {}
+    for steps in range(hparams.steps + 1):
+        nll, gradients = _evaluate(model, parts, deltas, size, grad=steps < hparams.steps)
+        table = nll.tolist()
+        first = first or table
+        for edit, row in zip(here, table, strict=True):
+            _check(edits[edit], row, steps, hparams)
+        done = nll.mean(1) < hparams.stop_loss
+        going = ~done & (steps < hparams.steps)
+        for place, edit in enumerate(here):
+            if not going[place]:
+                found = {layer: delta[place].clone() for layer, delta in deltas.items()}
+                courses[edit] = Course(found, tuple(first[edit]), tuple(table[place]), steps)
+                advance(hparams.steps + 1 - steps)
+        here = [edit for edit, on in zip(here, going.tolist(), strict=True) if on]
+        if not here:
+            break
+        advance(len(here))
+        if not bool(going.all()):
+            parts = [parts[0].of_rows(going.nonzero()[:, 0])]
+            for layer, adam in adams.items():
+                adam.keep(going)
+                deltas[layer], gradients[layer] = deltas[layer][going], gradients[layer][going]
+        for layer, adam in adams.items():
+            moved = adam.step(deltas[layer], gradients[layer])
+            deltas[layer] = moved if limits is None else moved.clamp_(-limits[layer], limits[layer])
+    return [courses[edit] for edit in range(len(edits))]
+
+
+def _parts(model: Model, requests: Sequence[EditRequest], hparams: FtHparams, *, whole: bool) -> list[TargetRows]:
+    size = len(requests) if whole else _MAX_ROWS
+    parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+    return [
+        TargetRows.of(
+            model,
+            [request.prompt for request in part],
+            [model.answer_ids(request.prompt.text, request.target) for request in part],
+            forced=hparams.loss == "targets",
+        )
+        for part in parts
+    ]
+
+
+def _start(
+    model: Model, layers: Sequence[int], edits: int, hparams: FtHparams
+) -> tuple[Deltas, dict[int, Adam], dict[int, float] | None]:
+    """ΔW = 0 of each layer, its Adam, and how far a weight may go."""
+    deltas, adams, limits = {}, {}, {}
+    for layer in layers:
+        weight = effective_weight(model, layer)
+        weight = weight if weight.dtype == torch.float64 else weight.float()
+        unit = float(weight.square().mean().sqrt()) if hparams.lr_rule == "relative" else 1.0
+        deltas[layer] = weight.new_zeros(edits, *weight.shape)
+        adams[layer] = Adam(deltas[layer], weight.new_full((edits, len(weight), 1), hparams.lr * unit))
+        limits[layer] = (hparams.epsilon or math.inf) * unit
+    return deltas, adams, limits if hparams.epsilon is not None else None
+
+
+def _evaluate(
+    model: Model, parts: Sequence[TargetRows], deltas: Deltas, size: int, *, grad: bool
+) -> tuple[Float[Tensor, "edit request"], Deltas]:
+    """The NLL of every request, and the gradient of each edit's mean."""
+    leaves = {layer: delta.detach().requires_grad_(grad) for layer, delta in deltas.items()}
+    sums = {layer: torch.zeros_like(delta) for layer, delta in deltas.items()} if grad else {}
+    found = []
+    for rows in parts:
+        with _carried(model, leaves), torch.set_grad_enabled(grad):
+            nll = rows.nll(forward(model, rows.batch.ids, keep=rows.keep, grad=grad, past=rows.batch.given).logits)
+            found.append(nll.detach())
+            if grad:
+                gradients = torch.autograd.grad(nll.sum() / size, list(leaves.values()))
+                for layer, gradient in zip(leaves, gradients, strict=True):
+                    sums[layer] += gradient
+    return torch.cat(found).view(-1, size), sums
+
+
+@contextmanager
+def _carried(model: Model, deltas: Deltas) -> Iterator[None]:
+    """Let the rows of every forward carry these changes, each edit's rows standing together."""
+    with ExitStack() as stack:
+        for layer, delta in deltas.items():
+            stack.callback(_projection(model, layer).register_forward_hook(_adder(delta)).remove)
+        yield
+
+
+def _adder(
+    delta: Float[Tensor, "edit d_mlp d_model"],
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        keys = args[0].reshape(len(delta), -1, delta.shape[1]).to(delta.dtype)
+        return output + (keys @ delta).reshape(output.shape).to(output.dtype)
+
+    return add
+
+
+def _check(requests: Sequence[EditRequest], nll: Sequence[float], steps: int, hparams: FtHparams) -> None:
+    for request, loss in zip(requests, nll, strict=True):
+        if not math.isfinite(loss):
+            raise MechinterpError(
+                f"the loss became {loss} after {steps} steps for {request.prompt.text!r} -> {request.target!r}; lower "
+                f"lr (it is {hparams.lr:g})"
+            )

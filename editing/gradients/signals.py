@@ -1,0 +1,130 @@
+"""What UltraEdit reads and remembers: keys and gradients at the answers' tokens, and their running mean and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from ...models.layout import KEY, VALUE
+from ...models.model import Model
+from ...patching.plain.executor import HookWrite, forward
+from ..edits.request import EditRequest
+from ..rows.target_rows import TargetRows
+
+_ROWS = 128
+"""Requests per forward and backward."""
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Of one layer, at each token that predicts one of a target.
+
+    Args:
+        keys: the input of the down-projection.
+        gradients: of the targets' NLL, summed over their tokens, by the down-projection's output.
+    """
+
+    keys: Float[Tensor, "token d_mlp"]
+    gradients: Float[Tensor, "token d_model"]
+
+    @property
+    def joint(self) -> Float64[Tensor, "token both"]:
+        """Both side by side."""
+        return torch.cat([self.keys, self.gradients], 1).double()
+
+
+def signals_of(model: Model, requests: Sequence[EditRequest], layers: Sequence[int]) -> list[dict[int, Signals]]:
+    """The signals of each request, all layers from one forward and one backward over many requests.
+
+    Args:
+        model: the model, with whatever edits are on.
+        requests: what it should say.
+        layers: which layers.
+    """
+    found: list[dict[int, Signals]] = []
+    for start in range(0, len(requests), _ROWS):
+        some = requests[start : start + _ROWS]
+        targets = [model.answer_ids(request.prompt.text, request.target) for request in some]
+        rows = TargetRows.of(model, [request.prompt for request in some], targets)
+        row, token = rows.real.nonzero(as_tuple=True)
+        places = rows.at[row, token]
+        # A vector of zeros is added at each of these tokens: its gradient is that of the output.
+        zeros = torch.zeros(len(layers), len(row), model.d_model, dtype=_precise(model), device=model.device)
+        zeros.requires_grad_()
+        hooks = [model.layout.hook(VALUE, layer) for layer in layers]
+        writes = [HookWrite(hook, row, places, zeros[i], add=True) for i, hook in enumerate(hooks)]
+        reads = [model.layout.hook(KEY, layer) for layer in layers]
+        with torch.enable_grad():
+            out = forward(model, rows.batch.ids, writes, reads, keep=rows.keep, grad=True)
+            gradients = torch.autograd.grad(-rows.log_probs(out.logits).sum(), zeros)[0]
+        keys = torch.stack([out.cache[read][row, places].detach().to(zeros.dtype) for read in reads])
+        for i in range(len(some)):
+            here = row == i
+            found.append({layer: Signals(keys[n, here], gradients[n, here]) for n, layer in enumerate(layers)})
+    return found
+
+
+def _precise(model: Model) -> torch.dtype:
+    return torch.float64 if model.dtype == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Running mean and variance of vectors (Chan et al. 1979: exact, whatever the order of the batches).
+
+    Args:
+        count: how many vectors.
+        mean: of each coordinate.
+        squares: of each coordinate, the sum of squared distances from the mean.
+    """
+
+    count: int
+    mean: Float64[Tensor, " both"]
+    squares: Float64[Tensor, " both"]
+
+    def joined(self, vectors: Float64[Tensor, "token both"]) -> Spread:
+        """These and more."""
+        new, count = len(vectors), self.count + len(vectors)
+        mean = vectors.mean(0)
+        apart = mean - self.mean
+        squares = self.squares + (vectors - mean).square().sum(0) + apart.square() * (self.count * new / count)
+        return Spread(count, self.mean + apart * (new / count), squares)
+
+    @property
+    def std(self) -> Float64[Tensor, " both"]:
+        """Of each coordinate (n − 1 below the line)."""
+        return (self.squares / (self.count - 1)).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class LifelongStatistics:
+    """The statistics of everything edited so far, by layer: a value that a sequence of edits hands on.
+
+    Args:
+        spreads: layer -> of keys and gradients side by side.
+    """
+
+    spreads: Mapping[int, Spread] = field(default_factory=dict)
+
+    def joined(self, more: Mapping[int, Signals]) -> LifelongStatistics:
+        """These statistics and more."""
+        spreads = dict(self.spreads)
+        for layer, signals in more.items():
+            joint = signals.joint
+            zero = torch.zeros_like(joint[0])
+            spreads[layer] = spreads.get(layer, Spread(0, zero, zero)).joined(joint)
+        return LifelongStatistics(spreads)
+
+
+def together(signals: Sequence[Mapping[int, Signals]]) -> dict[int, Signals]:
+    """The signals of several requests as those of one batch."""
+    return {
+        layer: Signals(
+            torch.cat([each[layer].keys for each in signals]), torch.cat([each[layer].gradients for each in signals])
+        )
+        for layer in signals[0]
+    }

@@ -1,0 +1,1 @@
+"""The linear associative memory: one solver for every closed-form editor. Imports moments."""

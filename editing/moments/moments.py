@@ -1,0 +1,255 @@
+"""The second moment of MLP keys: what the layer is used to, and so what an edit should leave alone.
+
+C = (1/N) Σ k kᵀ, uncentred, over every token of a body of text; k is the input of the MLP down-projection
+(Meng et al. 2022, §3.1 and App. E.5).  It is kept with what it was made from, and refuses to serve another
+model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from ...errors import MechinterpError, UsageError
+from ...models.model import Model
+from ...runs.hashing import short, tensor_bytes
+from ...runs.versions import versions
+from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
+
+_DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoment(Spectral):
+    """C = E[k kᵀ] of one layer's keys, with its origin.
+
+    A singular or nearly singular C (condition number above 1e12, e.g. ReLU units that never fired, or fewer
+    tokens than units) is refused when it is solved, not repaired in silence: each repair puts the edit
+    somewhere else, so the choice is part of the method and belongs to the user.  `repaired()` makes it.
+
+    Args:
+        layer: the layer whose keys these are.
+        matrix: C, float64.
+        tokens: how many keys it averages.
+        model: fingerprint of the model they came from.
+        model_name: its name, for messages.
+        documents: how many texts.
+        texts: fingerprint of the texts: the sum of their SHA-256, so that order and sharding do not change
+            it.
+        fourth_moment: mean of ‖k‖⁴, from which shrinkage takes its strength; None where unknown.
+        complete: False when the collection was interrupted.
+        repair: what stands in for C where it is singular; None: nothing does.
+        versions: of the libraries it was made with.
+    """
+
+    layer: int
+    matrix: Float64[Tensor, "d_mlp d_mlp"]
+    tokens: int
+    model: str
+    model_name: str = ""
+    documents: int = 0
+    texts: str = ""
+    fourth_moment: float | None = None
+    complete: bool = True
+    repair: Repair | None = None
+    versions: dict[str, str] = field(default_factory=versions)
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
+            raise UsageError(f"a second moment is a square matrix, not one of shape {tuple(self.matrix.shape)}")
+        if self.tokens < 1:
+            raise UsageError(f"the second moment of layer {self.layer} averages no token at all; give it some text")
+        if not bool(torch.isfinite(self.matrix).all()):
+            raise MechinterpError(f"the second moment of layer {self.layer} holds NaN or infinite values")
+
+    @staticmethod
+    def collect(
+        model: Model,
+        texts: Iterable[str],
+        layer: int,
+        *,
+        max_tokens: int | None = None,
+        batch_tokens: int = 4096,
+        progress: bool = True,
+        save: str | Path | None = None,
+    ) -> SecondMoment:
+        """Collect one layer's second moment from texts; see `collect_moments` for several layers at once."""
+        from .collect import collect_moments
+
+        index = model.layout.check_layer(layer)
+        found = collect_moments(
+            model, texts, [index], max_tokens=max_tokens, batch_tokens=batch_tokens, progress=progress
+        )[index]
+        if save is not None:
+            found.save(save)
+        return found
+
+    @staticmethod
+    def identity(model: Model, layer: int) -> SecondMoment:
+        """C = I: no notion of what the layer is used to (an ablation; several public "ROME"s are this)."""
+        index = model.layout.check_layer(layer)
+        return SecondMoment.given(model, index, torch.eye(model.d_mlp, dtype=torch.float64))
+
+    @staticmethod
+    def given(
+        model: Model, layer: int, matrix: Float[Tensor, "d_mlp d_mlp"], *, tokens: int | None = None
+    ) -> SecondMoment:
+        """A second moment that was computed elsewhere.
+
+        Raises:
+            UsageError: not of the size of the model's keys, or not symmetric.
+        """
+        index = model.layout.check_layer(layer)
+        if tuple(matrix.shape) != (model.d_mlp, model.d_mlp):
+            raise UsageError(
+                f"the keys of {model.name} have {model.d_mlp} entries, but the given matrix has the shape "
+                f"{tuple(matrix.shape)}"
+            )
+        exact = matrix.detach().double()
+        if not torch.allclose(exact, exact.T, rtol=1e-5, atol=1e-5 * float(exact.abs().max())):
+            raise UsageError("the given matrix is not symmetric, so it is no second moment")
+        return SecondMoment(index, (exact + exact.T) / 2, tokens or 1, model.fingerprint(), model.name)
+
+    def repaired(self, kind: str, strength: float | None = None) -> SecondMoment:
+        """The same moment with a named stand-in for its empty directions; see `Repair` for the three kinds.
+
+        Args:
+            kind: "ridge", "pseudo-inverse" or "shrinkage".
+            strength: default: 1e-2 for the ridge, 1e-8 for the pseudo-inverse, the Ledoit-Wolf estimate for
+                shrinkage.
+
+        Raises:
+            UsageError: an unknown kind, a strength outside (0, 1], shrinkage without strength on a moment
+                that does not know its fourth moment.
+        """
+        if strength is None and kind == "shrinkage":
+            if self.fourth_moment is None:
+                raise UsageError("this second moment was not collected here, so shrinkage needs a strength of its own")
+            estimate = shrinkage_strength(self.matrix, self.fourth_moment, self.tokens)
+            strength = max(estimate, torch.finfo(torch.float64).eps)
+        return replace(self, repair=Repair(kind, _DEFAULT_STRENGTH.get(kind, 1.0) if strength is None else strength))
+
+    @staticmethod
+    def merge(parts: Iterable[SecondMoment]) -> SecondMoment:
+        """One moment from several, collected from different texts (shards of one body, say).
+
+        Raises:
+            UsageError: none given, of different layers or models, two of the same texts, or one that was not
+                collected from text.
+        """
+        from .merging import merge_moments
+
+        return merge_moments(list(parts))
+
+    @property
+    def from_text(self) -> bool:
+        """Collected from text; not one that was given, nor C = I."""
+        return bool(self.texts)
+
+    @property
+    def is_identity(self) -> bool:
+        """C = I, which stands for no text at all."""
+        size = self.matrix.shape[0]
+        return int(self.matrix.count_nonzero()) == size and bool((self.matrix.diagonal() == 1).all())
+
+    @property
+    def is_singular(self) -> bool:
+        """Not to be solved as it is, and no repair was named."""
+        return self.repair is None and self.condition > MAX_CONDITION
+
+    @cached_property
+    def _solver(self) -> Solver:
+        if self.repair is not None:
+            solver = repaired_solver(self.matrix, self.repair)
+        else:
+            solver = None if self.is_singular else cholesky_solver(self.matrix)
+        if solver is None:
+            size = self.matrix.shape[0]
+            raise MechinterpError(
+                f"the second moment of layer {self.layer} is singular to working precision: rank "
+                f"{self.rank} of {size} ({self.dead_units} units never fire, {self.tokens:,} tokens were "
+                "seen), so C⁻¹k means nothing; collect more text, or say what should stand in with "
+                "moments.repaired('shrinkage' | 'pseudo-inverse' | 'ridge'), or with --repair on the command line"
+            )
+        return solver
+
+    def solve(self, keys: Float[Tensor, "*n d_mlp"]) -> Float64[Tensor, "*n d_mlp"]:
+        """C⁻¹k for one key or for several, in float64 and without ever forming C⁻¹.
+
+        Raises:
+            MechinterpError: C is singular to working precision (condition number above 1e12) and no repair
+                was named.
+            UsageError: keys of another width.
+        """
+        size = self.matrix.shape[0]
+        if keys.shape[-1] != size:
+            raise UsageError(f"keys of layer {self.layer} have {size} entries, not {keys.shape[-1]}")
+        columns = keys.detach().to(self.matrix).reshape(-1, size).T
+        return self._solver(columns).T.reshape(keys.shape)
+
+    def check(self, model: Model, layer: int, *, force: bool = False) -> None:
+        """Refuse to serve another layer or (unless `force`) another model than it was collected from."""
+        if layer != self.layer:
+            raise UsageError(f"this second moment is of layer {self.layer}, but layer {layer} is to be edited")
+        found = model.fingerprint()
+        if not force and found != self.model:
+            raise UsageError(
+                f"this second moment was collected from {self.model_name or 'another model'} (fingerprint "
+                f"{short(self.model)}), but the model at hand is {model.name} (fingerprint "
+                f"{short(found)}); collect it again, or pass force=True if the two differ only by an edit"
+            )
+        if self.matrix.shape[0] != model.d_mlp:
+            raise UsageError(f"this second moment has {self.matrix.shape[0]} units, {model.name} has {model.d_mlp}")
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the matrix, its origin and its repair."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.layer} {self.model} {self.texts} {self.tokens} {self.repair}".encode())
+        digest.update(tensor_bytes(self.matrix))
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write it as safetensors, its origin in the header."""
+        from .moments_io import save_moments
+
+        save_moments(self, path)
+
+    @staticmethod
+    def load(path: str | Path, model: Model | None = None, *, force: bool = False) -> SecondMoment:
+        """Read a saved moment.
+
+        Args:
+            path: the file.
+            model: the model it is to serve; its fingerprint is compared at once.  None: compared when it is
+                used.
+            force: accept the moment of another model.
+
+        Raises:
+            UsageError: no such file, not a second moment, or of another model (both fingerprints are shown).
+            MechinterpError: the file is damaged or cut short.
+        """
+        from .moments_io import load_moments
+
+        found = load_moments(path)
+        if model is not None:
+            found.check(model, found.layer, force=force)
+        return found
+
+    def __repr__(self) -> str:
+        repair = f", repaired by {self.repair.kind} {self.repair.strength:.2g}" if self.repair else ""
+        partial = "" if self.complete else ", interrupted"
+        return (
+            f"SecondMoment(layer {self.layer} of {self.model_name or short(self.model)}, "
+            f"{self.matrix.shape[0]} units, {self.tokens:,} tokens in {self.documents:,} "
+            f"texts{repair}{partial})"
+        )

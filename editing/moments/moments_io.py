@@ -1,0 +1,34 @@
+"""Second moments on disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from ...errors import MechinterpError
+from ...runs.tensor_file import read_tensors, write_tensors
+from .moments import SecondMoment
+from .spectrum import Repair
+
+_KIND = "second moment"
+_HEADER = (
+    "layer", "tokens", "model", "model_name", "documents", "texts", "fourth_moment", "complete", "versions",
+)  # fmt: skip
+
+
+def save_moments(moments: SecondMoment, path: str | Path) -> None:
+    """Write the matrix in full precision and everything that says where it came from."""
+    header = {name: getattr(moments, name) for name in _HEADER}
+    header["repair"] = asdict(moments.repair) if moments.repair else None
+    write_tensors(path, _KIND, {"matrix": moments.matrix}, header)
+
+
+def load_moments(path: str | Path) -> SecondMoment:
+    """Read a saved moment, without asking which model it is for."""
+    tensors, header = read_tensors(path, _KIND)
+    try:
+        repair = Repair(**header["repair"]) if header["repair"] else None
+        known = {name: header[name] for name in _HEADER}
+        return SecondMoment(matrix=tensors["matrix"], repair=repair, **known)
+    except (KeyError, TypeError) as error:
+        raise MechinterpError(f"the header of {str(path)!r} is damaged ({error})") from error

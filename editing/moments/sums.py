@@ -1,0 +1,88 @@
+"""What a collection has added up so far: Σ k kᵀ and Σ ‖k‖⁴ of its own batches, and the counts of everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from ...models.model import Model
+from ...runs.hashing import TextHash
+from ...runs.ranks import Ranks
+from .moments import SecondMoment
+from .running_text import TextBatch
+
+
+@dataclass
+class Sums:
+    """Sums in float64; they grow by whole batches, so memory does not depend on the amount of text.
+
+    Args:
+        products: Σ k kᵀ by layer.
+        fourth: Σ ‖k‖⁴ by layer.
+        tokens: keys in the sums of all processes together; likewise below.
+        documents: texts.
+        texts: their fingerprint.
+    """
+
+    products: dict[int, Float64[Tensor, "d_mlp d_mlp"]]
+    fourth: dict[int, Float64[Tensor, ""]]
+    tokens: int = 0
+    documents: int = 0
+    texts: TextHash = field(default_factory=TextHash)
+
+    @staticmethod
+    def zero(model: Model, layers: Sequence[int]) -> Sums:
+        """Nothing yet, on the model's device (main memory for mps, which has no float64)."""
+        place = torch.device("cpu") if model.device.type == "mps" else model.device
+        size = model.d_mlp
+        return Sums(
+            {layer: torch.zeros(size, size, dtype=torch.float64, device=place) for layer in layers},
+            {layer: torch.zeros((), dtype=torch.float64, device=place) for layer in layers},
+        )
+
+    def add(self, keys: dict[int, Float[Tensor, "token d_mlp"]]) -> None:
+        """Add the keys of a batch of this process."""
+        for layer, found in keys.items():
+            exact = found.to(self.products[layer])
+            self.products[layer].addmm_(exact.T, exact)
+            self.fourth[layer] += exact.square().sum(-1).square().sum()
+
+    def count(self, batch: TextBatch) -> None:
+        """Count a batch, whichever process adds its keys."""
+        self.tokens += sum(len(ids) for _, ids in batch)
+        self.documents += len(batch)
+        for text, _ in batch:
+            self.texts.add(text)
+
+    def fold(self, me: Ranks, *, into_all: bool = False) -> None:
+        """Bring the sums of all processes together in the first (or in all, at the end); the others go on from 0."""
+        for tensor in (*self.products.values(), *self.fourth.values()):
+            me.sum_(tensor)
+            if not (me.is_first or into_all):
+                tensor.zero_()
+
+    def moments(self, model: Model, fingerprint: str, *, complete: bool) -> dict[int, SecondMoment]:
+        """The averages, in main memory; the sums are used up."""
+        return {
+            layer: SecondMoment(
+                layer=layer,
+                matrix=_symmetric(product.div_(self.tokens)).cpu(),
+                tokens=self.tokens,
+                model=fingerprint,
+                model_name=model.name,
+                documents=self.documents,
+                texts=self.texts.hexdigest(),
+                fourth_moment=float(self.fourth[layer]) / self.tokens,
+                complete=complete,
+            )
+            for layer, product in self.products.items()
+        }
+
+
+def _symmetric(matrix: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
+    """Rounding leaves the two halves a bit apart; the solvers read only one of them."""
+    return (matrix + matrix.T) / 2

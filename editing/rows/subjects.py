@@ -1,0 +1,57 @@
+"""What a model holds at the subjects of many requests now, in every context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...facts.prompts import Prompt
+from ...models.model import Model
+from ...patching.plain.executor import forward
+from ..edits.request import EditRequest
+from .contexts import BARE
+from .padded import Batch
+
+_ROWS = 256
+"""Rows per forward."""
+
+
+def read_at_subjects(
+    model: Model, requests: Sequence[EditRequest], contexts: Sequence[str], hooks: Sequence[str]
+) -> dict[str, Float[Tensor, "request context _width"]]:
+    """Activations at each subject's last token, with whatever edits are on.
+
+    Args:
+        model: the model.
+        requests: whose prompts are run.
+        contexts: templates, the bare "{}" first.
+        hooks: which activations.
+    """
+    prompts = [
+        Prompt(context.replace(BARE, request.prompt.template), request.subject)
+        for request in requests
+        for context in contexts
+    ]
+    found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    for start in range(0, len(prompts), _ROWS):
+        batch = Batch.of(model, prompts[start : start + _ROWS])
+        cache = forward(model, batch.ids, reads=hooks, keep=1, past=batch.given).cache
+        for hook in hooks:
+            found[hook].append(batch.at_subject(cache[hook]))
+    return {hook: torch.cat(parts).view(len(requests), len(contexts), -1) for hook, parts in found.items()}
+
+
+def context_mean(read: Float[Tensor, "request context width"], how: str = "plain") -> Float[Tensor, "request width"]:
+    """One vector per request, in float64.
+
+    Args:
+        read: in every context, the bare prompt first.
+        how: "plain", or "types": the mean over the bare prompt and the mean of the others (MEMIT's code).
+    """
+    exact = read.double()
+    if how == "plain" or exact.shape[1] == 1:
+        return exact.mean(1)
+    return (exact[:, 0] + exact[:, 1:].mean(1)) / 2

@@ -1,0 +1,1 @@
+"""v*: the value that makes a model say a target. Imports rows."""

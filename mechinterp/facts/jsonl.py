@@ -1,0 +1,154 @@
+"""The project's own file of facts: JSON lines, written for the user's hand and read back exactly.
+
+The least a line can say, in either of two ways:
+
+    {"template": "{} is in downtown", "subject": "The Space Needle", "answer": "Seattle"}
+    {"prompt": "The Space Needle is in downtown", "subject": "The Space Needle", "answer": "Seattle"}
+
+In the second the subject is searched for as whole words.  Without "answer" the model's own is taken.  All other fields
+may be left out:
+
+| field | value |
+|---|---|
+| id, relation, target_new | text |
+| known | true or false: whether the model at hand completes the prompt correctly |
+| paraphrases, neighbourhood | list of questions; a plain text is a question with the fact's answer |
+| attribute | list of questions; a plain text is a question with target_new as answer |
+| reverse | list of questions; a plain text is a question with the subject as answer |
+| one_hop | list of questions, each with its own answer |
+| same_subject | list of prompts: template or prompt, answer; id, relation, and subject where it is written otherwise |
+| generation | list of texts |
+
+A question is {"text": ..., "answer": ...}.  A field of any other name is an error, so that a misspelt one is not
+silently left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..runs.files import written_aside
+from .prompts import Fact, Prompt, Question
+from .published import prompt_of
+from .records import Record
+
+_PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer")
+_QUESTION_FIELDS = ("text", "answer")
+_QUESTIONS = ("paraphrases", "neighbourhood", "attribute", "one_hop", "reverse")
+_FACT_FIELDS = (*_PROMPT_FIELDS, "target_new", "known", *_QUESTIONS, "same_subject", "generation")
+
+
+def own_fact(record: Record) -> Fact:
+    """A fact from one line."""
+    _only(record, _FACT_FIELDS)
+    prompt = _prompt(record, record.text("subject"))
+    target_new = record.optional_text("target_new")
+    if record.has("attribute") and target_new is None:
+        raise UsageError(f'{record.where} has "attribute" questions and no "target_new" that they are about; add it')
+    known = record.fields.get("known")
+    if not (known is None or isinstance(known, bool)):
+        raise UsageError(f'the "known" of {record.where} holds {known!r}; write true or false')
+    return Fact(
+        prompt=prompt,
+        target_new=target_new,
+        paraphrases=_questions(record, "paraphrases", prompt.answer),
+        neighbourhood=_questions(record, "neighbourhood", prompt.answer),
+        attribute=_questions(record, "attribute", target_new),
+        same_subject=tuple(_other_prompt(record, item, prompt.subject) for item in record.items("same_subject")),
+        one_hop=_questions(record, "one_hop"),
+        reverse=_questions(record, "reverse", prompt.subject),
+        generation=record.texts("generation"),
+        known=known,
+    )
+
+
+def write_jsonl(facts: Sequence[Fact], path: str | Path) -> None:
+    """Write facts as JSON lines that `read_jsonl` reads back as equal facts; the file is whole or not there.
+
+    Raises:
+        UsageError: no facts, or two with one name, which could not be read back.
+    """
+    if not facts:
+        raise UsageError(f"there are no facts to write to {str(path)!r}; give at least one")
+    seen: set[str] = set()
+    for fact in facts:
+        if fact.id in seen:
+            raise UsageError(f"two facts are called {fact.id!r}; give their prompts different ids before writing them")
+        seen.add(fact.id)
+    with written_aside(path) as aside:
+        lines = [json.dumps(_fields(fact), ensure_ascii=False) + "\n" for fact in facts]
+        aside.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def _only(record: Record, names: Sequence[str]) -> None:
+    for key in record.fields:
+        if key not in names:
+            raise UsageError(f'{record.where} has the unknown field "{key}"; the fields are {", ".join(names)}')
+
+
+def _prompt(record: Record, subject: str) -> Prompt:
+    """The prompt a record gives as a template, or as a sentence in which the subject is searched for."""
+    if record.has("template") == record.has("prompt"):
+        has = 'both "template" and' if record.has("template") else 'neither "template" nor'
+        raise UsageError(f'{record.where} has {has} "prompt"; give one of them')
+    answer = record.optional_text("answer")
+    id = record.name("id") if record.has("id") else ""
+    relation = record.optional_text("relation") or ""
+    text = record.text("template" if record.has("template") else "prompt")
+    if record.has("template") or "{}" in text:
+        return prompt_of(record, text, subject, answer, id=id, relation=relation)
+    try:
+        return Prompt.find(text, subject, answer, id=id, relation=relation)
+    except UsageError as error:
+        raise UsageError(f"{record.where}: {error}") from error
+
+
+def _other_prompt(record: Record, value: Any, subject: str) -> Prompt:
+    """Another fact of the same subject, whose name need not be repeated."""
+    other = record.within("same_subject", value)
+    _only(other, _PROMPT_FIELDS)
+    return _prompt(other, other.optional_text("subject") or subject)
+
+
+def _questions(record: Record, key: str, answer: str | None = None) -> tuple[Question, ...]:
+    """Questions; a plain text has the usual answer of its kind, and must not stand where there is none."""
+    found = []
+    for item in record.items(key):
+        if isinstance(item, str) and item.strip() and key != "one_hop":
+            found.append(Question(item, answer))
+            continue
+        if isinstance(item, str):
+            raise UsageError(
+                f'the "{key}" of {record.where} holds {item!r} alone; write {{"text": ..., "answer": ...}}'
+            )
+        question = record.within(key, item)
+        _only(question, _QUESTION_FIELDS)
+        if "answer" not in question.fields:
+            raise UsageError(f'{question.where} has no "answer"; add it, or null for none')
+        found.append(Question(question.text("text"), question.optional_text("answer")))
+    return tuple(found)
+
+
+def _fields(fact: Fact) -> dict[str, Any]:
+    """A fact as JSON; what is empty is left out."""
+    content: dict[str, Any] = {**_prompt_fields(fact.prompt), "target_new": fact.target_new, "known": fact.known}
+    for key in _QUESTIONS:
+        content[key] = [{"text": question.text, "answer": question.answer} for question in getattr(fact, key)]
+    content["same_subject"] = [_prompt_fields(prompt) for prompt in fact.same_subject]
+    content["generation"] = list(fact.generation)
+    return {key: value for key, value in content.items() if value is not None and value != []}
+
+
+def _prompt_fields(prompt: Prompt) -> dict[str, str]:
+    content = {
+        "id": prompt.id,
+        "relation": prompt.relation,
+        "template": prompt.template,
+        "subject": prompt.subject,
+        "answer": prompt.answer,
+    }
+    return {key: value for key, value in content.items() if value}

@@ -1,0 +1,128 @@
+"""Loading a model: the bundled ones, a hub name, a local folder, a Hugging Face model or a TransformerBridge.
+
+Weights stay as they are on disk (TransformerLens' raw mode): compatibility mode folds and centres them, which changes
+the very matrices that are edited.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import atlas
+from ..errors import MechinterpError, UsageError
+from .bridging import bridge_of, check_finite
+from .checkpoints import locate, read_checkpoint
+from .footprint import check_fits
+from .layout import Layout
+from .model import Model
+from .placement import is_spread
+from .preflight import preflight
+from .stacks import decoder_start, stack_of
+
+
+def load(
+    source: str | Path | PreTrainedModel | TransformerBridge,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
+    name: str | None = None,
+    stack: str | None = None,
+    decoder_prefix: str = "",
+) -> Model:
+    """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
+
+    Args:
+        source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
+            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.
+        tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
+        device: where to put the model ("cpu", "cuda", "mps"); a model handed over stays where it is.
+        dtype: e.g. `torch.float64`; default: float32 for the bundled models, the checkpoint's own for others.
+        device_map: for a model that does not fit on one device: "auto", or module name -> device, "cpu" or "disk"
+            (accelerate's own).  Layers that wait in memory or on disk are traced like others and cannot be edited.
+        offload_folder: where layers on "disk" are kept.
+        name: how the model is called in tables; default: the name or folder it came from.
+        stack: of an encoder-decoder (T5), the stack that is patched: "encoder" (the default), at the prompt's tokens,
+            or "decoder", at the tokens with which it begins; the subject's embeddings are corrupted in either case.
+        decoder_prefix: of an encoder-decoder, a text with which its decoder begins, before the answer; T5 that was
+            only pre-trained answers "Paris is in <extra_id_0>" after "<extra_id_0>".
+
+    Raises:
+        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
+            for a TransformerBridge; a device_map beside a device, or for a model in memory; an unknown stack, or a
+            stack or decoder_prefix for a model with one stack.
+        MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
+            architecture that TransformerLens does not bridge or that fails the preflight.
+    """
+    if isinstance(source, TransformerBridge):
+        if dtype is not None or device is not None:
+            raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
+        return _from_bridge(source, tokenizer, name, stack, decoder_prefix)
+    hf_model: Any
+    if device_map is not None and (device is not None or isinstance(source, PreTrainedModel)):
+        raise UsageError(
+            "a device_map says where the layers of a model that is read go; give it without device, and with a folder "
+            "or hub name"
+        )
+    if isinstance(source, PreTrainedModel):
+        if tokenizer is None:
+            raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
+        hf_model, called = source, name or source.config.name_or_path or type(source).__name__
+    else:
+        folder, called = locate(str(source)), name or Path(str(source)).name
+        check_fits(folder, called, device, dtype, spread=device_map is not None)
+        hf_model, found = read_checkpoint(
+            folder, dtype, bundled=str(source) in atlas.names(), device_map=device_map, offload_folder=offload_folder
+        )
+        tokenizer = tokenizer or found
+    if dtype is not None and hf_model.dtype != dtype:
+        hf_model = hf_model.to(dtype)
+    if device is not None:
+        if is_spread(hf_model):
+            raise UsageError("this model is spread over several places by its device_map; leave out device")
+        hf_model = hf_model.to(device)
+    bundled = isinstance(source, str) and source in atlas.names()
+    bridge = bridge_of(hf_model, tokenizer, called)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix, bundled=bundled)
+
+
+def _from_bridge(
+    bridge: TransformerBridge,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str | None,
+    stack: str | None,
+    decoder_prefix: str,
+) -> Model:
+    if getattr(bridge, "compatibility_mode", False):
+        raise MechinterpError(
+            "this TransformerBridge is in compatibility mode, which has rewritten its weights; boot it again and do "
+            "not call enable_compatibility_mode()"
+        )
+    tokenizer = tokenizer or bridge.tokenizer
+    if tokenizer is None:
+        raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
+    config: Any = bridge.original_model.config
+    called = name or str(config.name_or_path) or type(bridge.original_model).__name__
+    check_finite(bridge.original_model, called)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix)
+
+
+def _finish(
+    bridge: TransformerBridge,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    stack: str | None,
+    decoder_prefix: str,
+    *,
+    bundled: bool = False,
+) -> Model:
+    patched, start = stack_of(bridge, stack, name), decoder_start(bridge, tokenizer, decoder_prefix, name)
+    layout = Layout(bridge, preflight(bridge, name, patched), patched)
+    return Model(bridge, tokenizer, layout, name, bundled, start)

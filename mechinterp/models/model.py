@@ -1,0 +1,226 @@
+"""A language model ready for patching; `loading.py` makes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import MechinterpError, UsageError
+from ..facts import spans
+from ..facts.prompts import Prompt
+from .layout import Layout, original_names
+from .placement import device_of, fetched
+from .stacks import DECODER
+
+_unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
+"""Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A language model ready for patching: the bridge, its tokenizer and its layout.
+
+    Nothing here changes weights; edits do, and undo it.  Of an encoder-decoder one stack is patched (`layout.stack`),
+    and `start` are the tokens with which its decoder begins, before the answer.
+    """
+
+    bridge: TransformerBridge
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    name: str
+    bundled: bool = False
+    start: tuple[int, ...] = ()
+
+    @property
+    def architecture(self) -> str:
+        """The Hugging Face class name."""
+        return self.layout.architecture
+
+    @property
+    def n_layers(self) -> int:
+        return self.layout.n_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.layout.d_model
+
+    @property
+    def d_mlp(self) -> int:
+        return self.layout.d_mlp
+
+    @property
+    def n_heads(self) -> int:
+        return self.layout.n_heads
+
+    @property
+    def n_ctx(self) -> int:
+        return self.layout.n_ctx
+
+    @property
+    def vocab_size(self) -> int:
+        return self.layout.d_vocab
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.bridge.original_model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.bridge.original_model.parameters()).dtype
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.name!r}, {self.architecture}, {self.n_layers} layers, d_model {self.d_model}, "
+            f"{self.dtype}, {self.device}{', ' * bool(self.layout.stack)}{self.layout.stack})".replace("torch.", "")
+        )
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads the prompt and a decoder says the answer."""
+        return bool(self.layout.stack)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one.
+
+        So has the decoder of an encoder-decoder: what was made for the one stack does not belong in the other.
+        """
+        known = _unchanged.get(self.bridge) or self._hash()
+        if self.bridge in _unchanged:
+            _unchanged[self.bridge] = known
+        return hashlib.sha256(f"{DECODER} {known}".encode()).hexdigest() if self.layout.stack == DECODER else known
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within the block nobody writes to the weights: the fingerprint is taken once and not at every question."""
+        if self.bridge in _unchanged:
+            yield
+            return
+        _unchanged[self.bridge] = ""
+        try:
+            yield
+        finally:
+            del _unchanged[self.bridge]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether somebody relies on the weights staying as they are for now."""
+        return self.bridge in _unchanged
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(self.architecture.encode())
+        hf_model = self.bridge.original_model
+        state = hf_model.state_dict()
+        for name, raw in original_names(hf_model).items():
+            tensor = fetched(hf_model, raw, state[raw])
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts a BOS token in front of every text."""
+        ids, offsets = spans.encode(self.tokenizer, "a")
+        return len(ids) > 1 and offsets[0][0] == offsets[0][1]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with BOS in front (for an encoder EOS behind) only where the tokenizer adds one."""
+        return spans.encode(self.tokenizer, text, closed=self.is_encoder_decoder)[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some token ids."""
+        return str(self.tokenizer.decode(list(ids)))
+
+    def complete(self, text: str) -> str:
+        """The most probable next token after a text, without the space in front of it."""
+        return self.decode([self.next_token(self.encode(text))]).strip()
+
+    def next_token(self, ids: Sequence[int]) -> int:
+        """The most probable token after a prompt (of an encoder-decoder: the answer's first one)."""
+        rows, decoder = self.inputs(ids)
+        return int(self.logits(torch.tensor([rows]), keep=1, decoder_ids=self.fed([decoder]))[0, -1].argmax())
+
+    def inputs(self, prompt: Sequence[int], answer: Sequence[int] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What goes into the model, and what into a decoder of its own, for a prompt and the answer tokens fed.
+
+        A decoder gets the answer behind the prompt; in an encoder-decoder the encoder gets the prompt and the decoder
+        its start and the answer.
+        """
+        if self.is_encoder_decoder:
+            return tuple(prompt), (*self.start, *answer)
+        return (*prompt, *answer), ()
+
+    def fed(self, decoder_ids: Sequence[Sequence[int]]) -> Int[Tensor, "batch fed"] | None:
+        """Rows of decoder tokens of one length as a tensor; None for a model without an encoder."""
+        return torch.tensor(decoder_ids, device=self.device) if self.is_encoder_decoder else None
+
+    def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
+        """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
+        tokenised = spans.tokenise(self.tokenizer, prompt, for_encoder=bool(self.layout.stack))
+        if self.layout.stack == DECODER:
+            tokenised = replace(tokenised, decoder=spans.first_tokens(self.tokenizer, prompt, self.start))
+        length = len(tokenised.ids) + max(0, len(tokenised.answer_ids) - 1)
+        if length > self.n_ctx:
+            raise UsageError(
+                f"the prompt {prompt.text[:60]!r}... has {length} tokens with its answer; {self.name} takes at most "
+                f"{self.n_ctx}: shorten it"
+            )
+        return tokenised
+
+    def answer_ids(self, text: str, answer: str) -> tuple[int, ...]:
+        """Token ids of an answer as it continues a text (of an encoder-decoder: as a text of its own)."""
+        if self.is_encoder_decoder:
+            return spans.lone_answer_ids(self.tokenizer, answer)
+        return spans.answer_ids(self.tokenizer, text, answer)
+
+    def logits(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        *,
+        keep: int = 0,
+        decoder_ids: Int[Tensor, "batch fed"] | None = None,
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """Logits of a plain forward, without gradients.
+
+        Args:
+            ids: tokens of the prompts.
+            keep: only the last `keep` positions; 0: all.
+            decoder_ids: of an encoder-decoder, what its decoder is fed (`inputs`); its logits are those of these.
+
+        Raises:
+            MechinterpError: an encoder-decoder without decoder tokens.
+        """
+        with torch.no_grad():
+            out: Tensor = self.bridge(ids.to(self.device), **self.arguments(keep, decoder_ids=decoder_ids))
+        return out[:, -keep:]
+
+    def arguments(self, keep: int = 0, **given: Any) -> dict[str, Any]:
+        """Keyword arguments of a forward of the bridge that wants logits of the last `keep` positions (0: all).
+
+        Args:
+            keep: that many; an encoder-decoder gives them all.
+            given: others, left out where they are None; `decoder_ids` is what the decoder is fed.
+
+        Raises:
+            MechinterpError: an encoder-decoder without decoder tokens.
+        """
+        found = {name: value for name, value in given.items() if value is not None}
+        if "past_key_values" not in found:
+            found.setdefault("use_cache", False)
+        if not self.is_encoder_decoder:
+            return found | ({"logits_to_keep": keep} if keep else {})
+        if "decoder_ids" not in found:
+            raise MechinterpError(
+                f"{self.name} ({self.architecture}) is an encoder-decoder, and what was asked for is served for "
+                "decoders alone; an encoder-decoder is patched with run() and trace(), and its encoder edited"
+            )
+        return found | {"decoder_input_ids": found.pop("decoder_ids")}

@@ -1,0 +1,1 @@
+"""What any long job stands on: files, hashes, progress, ranks, identities. Imports errors alone."""

@@ -1,0 +1,162 @@
+"""Programs: what to write where, as a value.
+
+A `Program` is a set of writes; `|` is set union.  It is frozen, hashable and printable, and says nothing about a model
+or a prompt until it is run.  Writes happen in stages, whatever the order of `|`: corruptions first (absolute, then
+noise), then restores and severs, then learned deltas.  Two absolute sources for one address within a stage are an
+error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ...errors import UsageError
+from .positions import every, here
+from .sites import Site
+from .sources import Clean, Corrupted, Delta, Source
+
+if TYPE_CHECKING:
+    from ...facts.prompts import Prompt
+    from ...models.model import Model
+    from ..traces.explain import Explanation
+
+CORRUPT = "corrupt"
+RESTORE = "restore"
+SEVER = "sever"
+ADD = "add"
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write: a verb, a site and the source of the value."""
+
+    verb: str
+    site: Site
+    source: Source
+
+    @property
+    def stage(self) -> int:
+        """Order of application: corruptions 0, restores and severs 1, learned deltas 2."""
+        return {CORRUPT: 0, RESTORE: 1, SEVER: 1, ADD: 2}[self.verb]
+
+    def __str__(self) -> str:
+        default = {RESTORE: Clean(), SEVER: Corrupted()}.get(self.verb)
+        source = "" if self.source == default else f", {self.source}"
+        return f"{self.verb}({self.site}{source})"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A set of writes."""
+
+    writes: frozenset[Write] = frozenset()
+
+    def __post_init__(self) -> None:
+        seen: dict[tuple[int, Site], Write] = {}
+        for write in self.ordered:
+            if write.source.additive:
+                continue
+            other = seen.setdefault((write.stage, write.site), write)
+            if other != write:
+                raise UsageError(f"two sources for one site: {other} and {write}; keep one of them")
+        self._check_axes()
+        self._check_draws()
+
+    def _check_axes(self) -> None:
+        widths = {write.site.window for write in self.writes if write.site.window is not None}
+        if len(widths) > 1:
+            raise UsageError(f"one program has one layer axis; this one has windows of {sorted(widths)} layers")
+
+    def __or__(self, other: Program) -> Program:
+        if not isinstance(other, Program):
+            return NotImplemented
+        return Program(self.writes | other.writes)
+
+    @cached_property
+    def ordered(self) -> tuple[Write, ...]:
+        """The writes in a fixed order: by stage, absolute before additive, then by their text."""
+        return tuple(sorted(self.writes, key=lambda write: (write.stage, write.source.additive, str(write))))
+
+    def __str__(self) -> str:
+        return " | ".join(str(write) for write in self.ordered) or "nothing"
+
+    @cached_property
+    def corruption(self) -> Program:
+        """Only the corruptions."""
+        return Program(frozenset(write for write in self.writes if write.verb == CORRUPT))
+
+    def _check_draws(self) -> None:
+        counts = {write.source.draws for write in self.writes} - {None}
+        if len(counts) > 1:
+            raise UsageError(f"the sources of one program have different numbers of draws: {sorted(map(str, counts))}")
+
+    @cached_property
+    def draws(self) -> int | None:
+        """Number of random draws, None for a deterministic program."""
+        return max((write.source.draws for write in self.writes if write.source.draws is not None), default=None)
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether the program stands for a grid of cells rather than one."""
+        return any(write.site.position.is_axis or write.site.window is not None for write in self.writes)
+
+    @cached_property
+    def window(self) -> int | None:
+        """Width of the layer axis."""
+        return next((write.site.window for write in self.ordered if write.site.window is not None), None)
+
+    @property
+    def has_position_axis(self) -> bool:
+        """Whether the program has one cell per token."""
+        return any(write.site.position.is_axis for write in self.writes)
+
+    def explain(self, prompt: Prompt, model: Model) -> Explanation:
+        """What running this program on a prompt will do: hooks, tokens, sources, cells, forwards, exact no-ops."""
+        from ..traces.explain import explain
+
+        return explain(self, prompt, model)
+
+
+nothing = Program()
+"""The empty program: the clean run."""
+
+
+def corrupt(site: Site, source: Source) -> Program:
+    """Damage a site: noise added, or its value replaced.
+
+    Raises:
+        UsageError: a site with an axis, or the corrupted run as source of what makes it.
+    """
+    if site.window is not None or site.position in (every, here):
+        raise UsageError(
+            f"all cells of a grid share one corruption, and {site} has an axis; name its tokens and layers, or write "
+            f"cell by cell with restore({site}, {source})"
+        )
+    if isinstance(source, Corrupted):
+        raise UsageError(f"corrupt({site}, ...) makes the corrupted run and cannot read from it; give another source")
+    return Program(frozenset({Write(CORRUPT, site, source)}))
+
+
+def restore(site: Site, source: Source | None = None) -> Program:
+    """Put a site back to its value in the clean run, or in another run given as `Run(program)`."""
+    return Program(frozenset({Write(RESTORE, site, _absolute("restore", source) or Clean())}))
+
+
+def sever(site: Site, source: Source | None = None) -> Program:
+    """Hold a site at its value in the corrupted run, as if nothing had been restored: cut the path through it."""
+    return Program(frozenset({Write(SEVER, site, _absolute("sever", source) or Corrupted())}))
+
+
+def _absolute(verb: str, source: Source | None) -> Source | None:
+    if source is not None and source.additive:
+        raise UsageError(f"{verb}() puts a value in place and {source} only adds to it; use corrupt() or add()")
+    return source
+
+
+def add(site: Site, source: Delta) -> Program:
+    """Add a learned vector at a site, after everything else."""
+    if not source.additive:
+        raise UsageError(f"add() takes an additive source such as Delta; {source} replaces the value, use restore()")
+    return Program(frozenset({Write(ADD, site, source)}))

@@ -1,0 +1,185 @@
+"""Sites: a component of the model, its layers, and the tokens where it is read or written.
+
+mlp[3:8] @ subject[-1]        the MLP output of layers 3 to 7 at the last subject token
+mlp.window(10) @ every        an axis: one cell per token and centre layer, ten layers restored at once
+z.heads(2, 5)[7] @ last       two attention heads of layer 7
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from ...errors import UsageError
+from ...models import layout as names
+from ...models.layout import Layout
+from .positions import Position
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which layers: all, some (by index or slice), or an axis of windows."""
+
+    chosen: tuple[int, ...] | None = None
+    slice: tuple[int | None, int | None, int | None] | None = None
+    window: int | None = None
+
+    def resolve(self, n_layers: int, centre: int | None = None) -> tuple[int, ...]:
+        """Layer indices; `centre` is where the window axis stands.
+
+        Raises:
+            UsageError: out of range, empty, or an axis where one cell is run.
+        """
+        if self.window is not None:
+            if centre is None:
+                raise UsageError(
+                    f"a window of {self.window} layers is an axis; use trace(), or name layers such as mlp[3:8]"
+                )
+            return window_layers(centre, self.window, n_layers)
+        if self.chosen is not None:
+            for layer in self.chosen:
+                _check(layer, n_layers)
+            picked = tuple(sorted({layer % n_layers for layer in self.chosen}))
+        elif self.slice is not None:
+            start, stop, step = self.slice
+            for end, limit in ((start, n_layers - 1), (stop, n_layers)):
+                if end is not None and not -n_layers <= end <= limit:
+                    _check(end, n_layers)
+            picked = tuple(range(n_layers)[slice(start, stop, step)])
+        else:
+            return tuple(range(n_layers))
+        if not picked:
+            raise UsageError(f"the layers {self} are empty: this model has layers 0 to {n_layers - 1}")
+        return picked
+
+    def __str__(self) -> str:
+        if self.window is not None:
+            return f".window({self.window})" if self.window > 1 else ".each"
+        if self.chosen is not None:
+            return "[" + ", ".join(map(str, self.chosen)) + "]"
+        if self.slice is not None:
+            start, stop, step = ("" if part is None else str(part) for part in self.slice)
+            return f"[{start}:{stop}{':' + step if step else ''}]"
+        return ""
+
+
+def _check(layer: int, n_layers: int) -> None:
+    if not -n_layers <= layer < n_layers:
+        raise UsageError(f"layer {layer} is out of range: this model has layers 0 to {n_layers - 1}")
+
+
+def window_layers(centre: int, width: int, n_layers: int) -> tuple[int, ...]:
+    """Layers of a window, clipped as published: max(0, l - w//2) up to min(L, l + ceil(w/2)), end excluded."""
+    return tuple(range(max(0, centre - width // 2), min(n_layers, centre + math.ceil(width / 2))))
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the model that can be read and written.
+
+    Args:
+        name: one of `mechinterp.models.layout.COMPONENTS`.
+        layers: which layers; all of them unless indexed.
+        head_indices: which heads, for components with a head axis; all of them when empty.
+    """
+
+    name: str
+    layers: Layers = Layers()
+    head_indices: tuple[int, ...] = ()
+
+    def __getitem__(self, index: int | slice | tuple[int, ...]) -> Component:
+        if self.layers != Layers():
+            raise UsageError(f"{self} already names its layers; index a component once")
+        if self.name == names.EMBED:
+            raise UsageError("the embedding has no layers; write embed @ subject")
+        if isinstance(index, slice):
+            return replace(self, layers=Layers(slice=(index.start, index.stop, index.step)))
+        return replace(self, layers=Layers(chosen=(index,) if isinstance(index, int) else tuple(index)))
+
+    def window(self, width: int) -> Component:
+        """An axis over centre layers, with `width` layers written at once (clipped at both ends)."""
+        if width < 1:
+            raise UsageError(f"a window of {width} layers holds nothing; give at least 1")
+        if self.name == names.EMBED or self.layers != Layers():
+            raise UsageError(f"{self} cannot be given a window; write, for example, mlp.window(10)")
+        return replace(self, layers=Layers(window=width))
+
+    @property
+    def each(self) -> Component:
+        """An axis over single layers."""
+        return self.window(1)
+
+    def heads(self, *indices: int) -> Component:
+        """Only these attention heads.
+
+        Raises:
+            UsageError: the component has no head axis, or no head is named.
+        """
+        if not indices:
+            raise UsageError(f"heads() names no head; write {self} for all of them, or {self.name}.heads(0, 3)")
+        if self.name not in names.PER_HEAD:
+            raise UsageError(f"{self.name!r} has no heads; components with heads are {', '.join(names.PER_HEAD)}")
+        return replace(self, head_indices=tuple(sorted(set(indices))))
+
+    def __matmul__(self, position: Position) -> Site:
+        if not isinstance(position, Position):
+            raise UsageError(f"{position!r} is no position; write {self} @ at({position!r}) or {self} @ subject[-1]")
+        return Site(self, position)
+
+    def __str__(self) -> str:
+        heads = f".heads({', '.join(map(str, self.head_indices))})" if self.head_indices else ""
+        return f"{self.name}{heads}{self.layers}"
+
+    def resolve_heads(self, layout: Layout) -> tuple[int, ...]:
+        """Head indices, empty for "all of them".
+
+        Raises:
+            UsageError: a head out of range.
+        """
+        count = layout.n_kv_heads if self.name in (names.K, names.V) else layout.n_heads
+        for head in self.head_indices:
+            if not 0 <= head < count:
+                raise UsageError(f"head {head} is out of range: {self.name!r} has heads 0 to {count - 1} in this model")
+        return self.head_indices
+
+
+@dataclass(frozen=True)
+class Site:
+    """A component at a position: an address, once a prompt and a model are given."""
+
+    component: Component
+    position: Position
+
+    def __str__(self) -> str:
+        return f"{self.component} @ {self.position}"
+
+    @property
+    def window(self) -> int | None:
+        """Width of the layer axis, None if there is none."""
+        return self.component.layers.window
+
+
+embed = Component(names.EMBED)
+"""Token embeddings, before positions are added: where noise goes."""
+resid_pre = Component(names.RESID_PRE)
+"""Residual stream entering a layer."""
+resid_mid = Component(names.RESID_MID)
+"""Residual stream between attention and MLP (sequential blocks only)."""
+resid = Component(names.RESID)
+"""Residual stream leaving a layer."""
+attn = Component(names.ATTN)
+"""What attention adds to the residual stream."""
+cross_attn = Component(names.CROSS_ATTN)
+"""What cross-attention adds to the residual stream (the decoder of an encoder-decoder only)."""
+mlp = Component(names.MLP)
+"""What the MLP adds to the residual stream."""
+z = Component(names.Z)
+"""Per-head attention outputs before the output projection, [batch pos head d_head]."""
+q = Component(names.Q)
+k = Component(names.K)
+v = Component(names.V)
+"""Per-head queries, keys and values (before rotary embedding)."""
+mlp_key = Component(names.KEY)
+"""Input of the MLP down-projection, d_mlp wide: ROME's key."""
+mlp_value = Component(names.VALUE)
+"""Output of the MLP down-projection: ROME's value."""

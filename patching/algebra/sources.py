@@ -1,0 +1,168 @@
+"""Sources: where a written value comes from.
+
+Corrupt, restore and sever are one act, writing a value at an address, and differ only in its source.  *Absolute*
+sources replace what is there; *additive* ones (noise, a learned delta) are added to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...errors import UsageError
+from ...facts.prompts import Prompt
+
+if TYPE_CHECKING:
+    from .programs import Program
+
+
+@dataclass(frozen=True)
+class Source:
+    """Base of all sources.  `additive` sources add to what is there; the others replace it."""
+
+    @property
+    def additive(self) -> bool:
+        return False
+
+    @property
+    def draws(self) -> int | None:
+        """How many random draws the source has, None if it is not random."""
+        return None
+
+
+@dataclass(frozen=True)
+class Zero(Source):
+    """Zero (ablation)."""
+
+
+@dataclass(frozen=True)
+class Mean(Source):
+    """The mean activation of the site over all tokens of some texts (mean ablation)."""
+
+    texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise UsageError("a mean over no texts does not exist; give Mean(texts=(...))")
+
+    def __str__(self) -> str:
+        return f"Mean({len(self.texts)} texts)"
+
+
+@dataclass(frozen=True)
+class OtherSubject(Source):
+    """Symmetric token replacement: the activation from the same sentence about another subject (Zhang & Nanda 2024).
+
+    Args:
+        replacements: the other subject, or pairs (subject, other subject) when several prompts are run.  The two
+            sentences must have the same token length and the same subject span.
+    """
+
+    replacements: str | tuple[tuple[str, str], ...]
+
+    def prompt_for(self, prompt: Prompt) -> Prompt:
+        """The prompt with the subject replaced.
+
+        Raises:
+            UsageError: no replacement for this subject.
+        """
+        if isinstance(self.replacements, str):
+            other = self.replacements
+        else:
+            pairs = dict(self.replacements)
+            if prompt.subject not in pairs:
+                raise UsageError(f"there is no replacement for the subject {prompt.subject!r}; add it to OtherSubject")
+            other = pairs[prompt.subject]
+        return Prompt(prompt.template, other, prompt.answer, prompt.id, prompt.relation)
+
+
+@dataclass(frozen=True)
+class Given(Source):
+    """A tensor of the user's own; compared by its content, of which a copy is kept.
+
+    Args:
+        tensor: [d] for all positions, or [positions, d]; at a site with heads [heads, d_head] or
+            [positions, heads, d_head].
+        per_draw: the tensor has one more axis in front, one value per draw.
+    """
+
+    tensor: Tensor = field(compare=False)
+    per_draw: bool = False
+    digest: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        if self.per_draw and self.tensor.ndim < 2:
+            raise UsageError(f"a tensor of shape {tuple(self.tensor.shape)} has no axis of draws; leave out per_draw")
+        object.__setattr__(self, "tensor", self.tensor.detach().clone())
+        if not bool(torch.isfinite(self.tensor).all()):
+            raise UsageError("the given tensor holds NaN or infinite values")
+        content = self.tensor.cpu().contiguous()
+        digest = hashlib.sha256(f"{tuple(content.shape)} {content.dtype}".encode())
+        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
+        object.__setattr__(self, "digest", digest.hexdigest()[:12])
+
+    @property
+    def draws(self) -> int | None:
+        return self.tensor.shape[0] if self.per_draw else None
+
+    def __str__(self) -> str:
+        return f"Given({tuple(self.tensor.shape)}, {self.digest})"
+
+
+@dataclass(frozen=True, eq=False)
+class Delta(Source):
+    """A learned vector [d] added at every address.
+
+    `run` scores it and gives no gradients; to train it, add it with a `HookWrite` in `forward(..., grad=True)`.
+    """
+
+    tensor: Tensor
+
+    # A tensor under training has no lasting content to compare, so each delta is equal to itself alone.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def additive(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"Delta({tuple(self.tensor.shape)})"
+
+
+@dataclass(frozen=True)
+class Clean(Source):
+    """The run with nothing written: what `restore` reads."""
+
+    def __str__(self) -> str:
+        return "clean run"
+
+
+@dataclass(frozen=True)
+class Corrupted(Source):
+    """The run with only the program's corruptions: what `sever` reads, within the same draw."""
+
+    def __str__(self) -> str:
+        return "corrupted run"
+
+
+@dataclass(frozen=True)
+class Run(Source):
+    """Another program's run on the same prompt: path patching is a restore from a run that was itself severed."""
+
+    program: Program
+
+    def __post_init__(self) -> None:
+        if self.program.has_axes:
+            raise UsageError(f"a run to read from is one cell, and this program has axes: {self.program}")
+
+    @property
+    def draws(self) -> int | None:
+        return self.program.draws
+
+    def __str__(self) -> str:
+        return f"run of ({self.program})"

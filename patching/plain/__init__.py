@@ -1,0 +1,1 @@
+"""Programs run by hooks, one full forward per job: the reference for everything faster. Imports the algebra."""

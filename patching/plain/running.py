@@ -1,0 +1,219 @@
+"""Run one program on one prompt, or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...errors import UsageError
+from ...facts.prompts import Prompt
+from ...models.layout import EMBED
+from ...models.model import Model
+from ..algebra.cells import place, tokens_of
+from ..algebra.programs import Program, nothing
+from ..algebra.sites import Site
+from .asked import Asked, ask, buckets
+from .jobs import DEFAULT_MAX_TOKENS, run_jobs
+from .metrics import METRICS, Question, Scores, best_foil, log_softmax, score
+from .session import Session
+
+GROUP = 16
+"""Prompts whose clean and corrupted runs are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a program did to one prompt.
+
+    Every metric is an array over draws: `clean` has one, `corrupted` and the patched run as many as the program's
+    noise (one if it has none).  Only draws with the same index may be paired.
+    """
+
+    prompt: Prompt
+    program: Program
+    answer: str
+    foil: str
+    clean: Scores
+    corrupted: Scores
+    patched: Scores
+    changed: bool
+
+    @property
+    def prob(self) -> Float[np.ndarray, " draws"]:
+        """Probability of the answer in the patched run."""
+        return self.patched.prob
+
+    @property
+    def log_prob(self) -> Float[np.ndarray, " draws"]:
+        """Log-probability of the answer in nats."""
+        return self.patched.log_prob
+
+    @property
+    def logit_diff(self) -> Float[np.ndarray, " draws"]:
+        """Logit of the answer minus logit of the foil."""
+        return self.patched.logit_diff
+
+    @property
+    def rank(self) -> Float[np.ndarray, " draws"]:
+        """Rank of the answer, 0 = first."""
+        return self.patched.rank
+
+    @property
+    def kl(self) -> Float[np.ndarray, " draws"]:
+        """KL(clean || patched) of the next-token distribution, in nats."""
+        return self.patched.kl
+
+    @property
+    def total_effect(self) -> float:
+        """P(answer) in the clean run minus its mean in the corrupted runs (Meng et al. 2022, section 2.1)."""
+        return float(self.clean.prob.mean() - self.corrupted.prob.mean())
+
+    @property
+    def indirect_effect(self) -> float:
+        """Mean over draws of P(answer) in the patched run minus that in the corrupted run."""
+        return float((self.patched.prob - self.corrupted.prob).mean())
+
+    def __str__(self) -> str:
+        rows = [("clean", self.clean), ("corrupted", self.corrupted), ("patched", self.patched)]
+        lines = [
+            f"{self.prompt.text!r} -> {self.answer!r} (foil {self.foil!r})",
+            f"{'':10}" + "".join(f"{m:>12}" for m in METRICS),
+        ]
+        for name, scores in rows:
+            lines.append(f"{name:10}" + "".join(f"{getattr(scores, metric).mean():12.4f}" for metric in METRICS))
+        lines.append(f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f} (probability)")
+        if not self.changed and self.program != self.program.corruption:
+            lines.append("note: the restores and severs of this program changed nothing")
+        return "\n".join(lines)
+
+
+@overload
+def run(
+    model: Model, prompts: Prompt, program: Program, *, foil: str | None = ..., max_tokens: int = ...
+) -> Result: ...
+@overload
+def run(
+    model: Model,
+    prompts: Sequence[Prompt],
+    program: Program,
+    *,
+    foil: str | None = ...,
+    max_tokens: int = ...,
+) -> list[Result]: ...
+def run(
+    model: Model,
+    prompts: Prompt | Sequence[Prompt],
+    program: Program,
+    *,
+    foil: str | None = None,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+) -> Result | list[Result]:
+    """Run a program and score the answer in the clean, the corrupted and the patched run.
+
+    Args:
+        model: the model.
+        prompts: one prompt or several (they are batched by token length, never padded; n at once equals n single runs).
+        program: what to write where; it must not have axes (use `trace` for grids).
+        foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
+        max_tokens: tokens per forward; lower it when memory runs out.
+
+    Returns:
+        A `Result`, or a list of them in the order of the prompts.
+
+    Raises:
+        UsageError: axes in the program, roles the prompt does not have, a layer out of range, two sources for one
+            address, a foil equal to the answer.
+        MechinterpError: a hook that did not fire, a component this architecture cannot serve.
+    """
+    if program.has_axes:
+        raise UsageError(
+            f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer"
+        )
+    several = not isinstance(prompts, (Prompt, str))
+    asked = ask(model, list(prompts) if several else [prompts])  # type: ignore[list-item, arg-type]
+    results: list[Result | None] = [None] * len(asked)
+    for group in buckets(asked, GROUP):
+        for index, result in zip(
+            group, _run_group(model, [asked[i] for i in group], program, foil, max_tokens), strict=True
+        ):
+            results[index] = result
+    done = [result for result in results if result is not None]
+    return done if several else done[0]
+
+
+def _run_group(
+    model: Model, asked: Sequence[Asked], program: Program, foil: str | None, max_tokens: int
+) -> list[Result]:
+    session = Session(model, asked, max_tokens)
+    questions = make_questions(session, foil)
+    corrupted = session.run(program.corruption)
+    placed = [place(program, model.layout, one.prompt) for one in asked]
+    session.run_sources((program, writes) for writes in placed)
+    jobs = [session.job(index, program, writes) for index, writes in enumerate(placed)]
+    results = []
+    for index, out in enumerate(run_jobs(model, jobs, max_tokens=max_tokens)):
+        question = questions[index]
+        results.append(
+            Result(
+                prompt=asked[index].prompt.prompt,
+                program=program,
+                answer=model.decode(question.answer),
+                foil=model.decode(question.foil),
+                clean=score(session.logits[nothing][index], question),
+                corrupted=score(corrupted[index], question),
+                patched=score(out.logits, question),
+                changed=out.changed,
+            )
+        )
+    return results
+
+
+def make_questions(session: Session, foil: str | None = None) -> list[Question]:
+    """Answer, foil and clean distribution of every prompt of a session (its clean run happens here)."""
+    questions = []
+    for asked, logits in zip(session.asked, session.run(nothing), strict=True):
+        clean = log_softmax(logits[0, 0])
+        other = best_foil(logits[0, 0], asked.answer) if foil is None else _foil_ids(session.model, asked, foil)
+        questions.append(Question(asked.answer, other, clean))
+    return questions
+
+
+def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
+    ids = model.answer_ids(asked.prompt.prompt.text, foil)
+    if all(a == b for a, b in zip(asked.answer, ids, strict=False)):
+        raise UsageError(
+            f"the foil {foil!r} does not differ from the answer to {asked.prompt.prompt.text!r}; choose another"
+        )
+    return ids
+
+
+def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, " batch *width"]:
+    """Activations of the clean run at a site with one layer and one token per prompt; only the heads it names.
+
+    Raises:
+        UsageError: the site names several layers or tokens; no prompts.
+    """
+    if not prompts:
+        raise UsageError(f"there are no prompts to read {site} from")
+    asked = [Asked(model.tokenise(prompt.with_answer(None)), (0,)) for prompt in prompts]
+    values: list[Tensor] = [torch.empty(0)] * len(asked)
+    for group in buckets(asked, GROUP):
+        session = Session(model, [asked[i] for i in group])
+        for index in group:
+            positions = site.position.resolve(tokens_of(site.component.name, asked[index].prompt))
+            layers = (0,) if site.component.name == EMBED else site.component.layers.resolve(model.n_layers)
+            if len(positions) != 1 or len(layers) != 1:
+                raise UsageError(
+                    f"read() takes one layer and one token; {site} has layers {layers} and tokens {positions}"
+                )
+            session.run(nothing, [(site.component.name, layers[0])])
+            kept = session.activation(nothing, group.index(index), (site.component.name, layers[0]))
+            value, heads = kept[0, positions[0]], site.component.resolve_heads(model.layout)
+            values[index] = value[list(heads)] if heads else value
+    return torch.stack(values)

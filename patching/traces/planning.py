@@ -1,0 +1,275 @@
+"""The plan of a trace: which programs, which prompts together, in which forwards, and at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ...errors import UsageError
+from ...facts.prompts import Fact, Prompt
+from ...models.model import Model
+from ...runs.versions import versions
+from ..algebra.noise import Gaussian, Noise, PublishedNoise
+from ..algebra.programs import SEVER, Program
+from ..algebra.recipes import causal_tracing, default_window
+from ..algebra.sources import Run, Source
+from ..exact.budget import Budget
+from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
+from ..exact.price import Price
+from ..exact.serves import serves
+from ..plain.asked import Asked, ask, buckets
+from ..plain.running import GROUP
+from ..plain.sigma import embedding_sigma
+from .calibration import measured_seconds
+from .rows import restored_names, severed_names
+
+KINDS = ("resid", "mlp", "attn")
+SEVERED = ("mlp", "attn")
+DRAWS = 10
+ENGINES = ("auto", "exact", "plain")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a trace will run; `str` prices it.
+
+    Args:
+        model: the model.
+        asked: the prompts, in the order given.
+        programs: with axes; the first one's corruption is the baseline.
+        groups: prompts that are run together.
+        budget: of memory.
+        meta: what the table will say about how it was made.
+        foil: the answer that `logit_diff` compares with.
+        seed: of the choice of cells to check.
+        seconds: estimated; None: not yet (see `timed`).
+    """
+
+    model: Model
+    asked: tuple[Asked, ...]
+    programs: tuple[Program, ...]
+    groups: tuple[GroupPlan, ...]
+    budget: Budget
+    meta: dict[str, Any]
+    foil: str | None
+    seed: int
+    seconds: float | None = None
+
+    @cached_property
+    def price(self) -> Price:
+        """Of the whole trace."""
+        return sum((group.price for group in self.groups), Price())
+
+    @property
+    def plain(self) -> dict[Program, str]:
+        """Programs whose every cell is a full forward, and why."""
+        return self.groups[0].plain
+
+    def timed(self, limit: float = 1.0) -> Plan:
+        """The same plan with its time estimated from a few forwards, which take about `limit` seconds."""
+        return replace(self, seconds=measured_seconds(self.model, self.groups, self.budget, limit))
+
+    def regrouped(self, groups: Sequence[Sequence[int]]) -> Plan:
+        """The same prompts in other groups: those of a run that is continued."""
+        refused = next(iter(self.plain.values()), None) if len(self.plain) == len(self.programs) else None
+        return replace(self, groups=_groups(self, groups, refused))
+
+    def __str__(self) -> str:
+        lines = [*(str(program) for program in self.programs), str(self.price)]
+        lines += [f"plainly, one forward per cell: {program} ({reason})" for program, reason in self.plain.items()]
+        if self.seconds is not None:
+            lines.append(f"about {_duration(self.seconds)} on this machine")
+        return "\n".join(lines)
+
+
+def plan(
+    model: Model,
+    prompts: Sequence[Prompt | Fact],
+    programs: Program | Sequence[Program] | None = None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    severed: Sequence[str] = SEVERED,
+    window: int | None = None,
+    sigmas: float = 3.0,
+    noise_level: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    reference: bool = False,
+    foil: str | None = None,
+    engine: str = "auto",
+    memory: str | int | None = None,
+) -> Plan:
+    """Plan a trace without running it; `trace` takes the same arguments and says what they mean.
+
+    Raises:
+        UsageError: bad prompts (all are looked at), unknown kinds, options that do not go together.
+        MechinterpError: not even one row fits into the memory given.
+    """
+    if isinstance(prompts, (Prompt, Fact)):
+        raise UsageError("trace() takes a list of prompts; put this one in square brackets")
+    if window is not None and window < 1:
+        raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
+    asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
+    _check_names(asked_prompts)
+    asked = ask(model, asked_prompts, answer_from_model=reference)
+    if programs is None:
+        chosen = _causal_tracing(
+            model, asked_prompts, kinds, severed, window, sigmas, noise_level, draws, seed, reference
+        )
+    else:
+        chosen = [programs] if isinstance(programs, Program) else list(programs)
+        given = {
+            "kinds": kinds, "severed": severed, "window": window, "sigmas": sigmas, "noise_level": noise_level,
+            "draws": draws,
+        }  # fmt: skip
+        _check_given(given, reference=reference)
+    _check_programs(chosen, reference=reference)
+    budget = Budget.of(model, memory)
+    refused = _refused(model, engine)
+    unfinished = Plan(
+        model, tuple(asked), tuple(chosen), (), budget, _meta(model, chosen, asked, reference), foil, seed
+    )
+    splits, _ = split_programs(chosen, refused)
+    groups = []
+    for bucket in buckets(asked, len(asked)):
+        length, keep = len(asked[bucket[0]].ids), len(asked[bucket[0]].answer)
+        size = budget.prompts(kept_per_prompt(list(splits.values()), chosen, length, keep, budget), GROUP)
+        groups += [bucket[start : start + size] for start in range(0, len(bucket), size)]
+    return replace(unfinished, groups=_groups(unfinished, groups, refused))
+
+
+def _groups(unfinished: Plan, groups: Sequence[Sequence[int]], refused: str | None) -> tuple[GroupPlan, ...]:
+    one = unfinished
+    return tuple(
+        plan_group(
+            one.model, group, [one.asked[i] for i in group], one.programs, one.budget, refused=refused, seed=one.seed
+        )
+        for group in groups
+    )
+
+
+def _causal_tracing(
+    model: Model,
+    prompts: Sequence[Prompt],
+    kinds: Sequence[str],
+    severed: Sequence[str],
+    window: int | None,
+    sigmas: float,
+    noise_level: float | None,
+    draws: int,
+    seed: int,
+    reference: bool,
+) -> list[Program]:
+    """The programs of causal tracing, as published or as they should be."""
+    noise: Source
+    other: Source | None = None
+    if reference:
+        window = 10 if window is None else window
+        if noise_level is None:
+            noise_level = sigmas * embedding_sigma(model, [prompt.subject for prompt in prompts])
+        noise, other = PublishedNoise(noise_level, draws), PublishedNoise(noise_level, draws, block=1)
+    else:
+        noise = Gaussian(sigmas, draws=draws, seed=seed, level=noise_level)
+    width = default_window(model.n_layers) if window is None else window
+    return causal_tracing(noise, width, kinds=kinds, severed=severed, severed_noise=other)
+
+
+def _check_given(options: Mapping[str, object], *, reference: bool) -> None:
+    """Options of causal tracing mean nothing beside programs, so they are refused rather than ignored."""
+    if reference:
+        raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
+    defaults = {
+        "kinds": KINDS, "severed": SEVERED, "window": None, "sigmas": 3.0, "noise_level": None, "draws": DRAWS,
+    }  # fmt: skip
+    changed = [name for name, value in options.items() if value != defaults[name]]
+    if changed:
+        raise UsageError(
+            f"{', '.join(changed)} would have no effect: the programs given say what is restored and which noise there "
+            "is; leave it out"
+        )
+
+
+def _check_programs(programs: Sequence[Program], *, reference: bool) -> None:
+    """Refuse what the table could not tell apart, and what would be compared with a baseline that is not its own."""
+    if not programs:
+        raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
+    if not reference and len({program.corruption for program in programs}) > 1:
+        raise UsageError("the programs of one trace share one corruption, their baseline; trace these apart")
+    seen: dict[tuple[str, str, int], Program] = {}
+    for program in programs:
+        key = restored_names(program), severed_names(program), program.window or 1
+        other = seen.setdefault(key, program)
+        if other != program:
+            raise UsageError(f"the table could not tell the rows of {other} from those of {program}; trace them apart")
+
+
+def _check_names(prompts: Sequence[Prompt]) -> None:
+    """The table tells prompts apart by name, so two prompts must not share one."""
+    if not prompts:
+        raise UsageError("there are no prompts to trace")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.name in seen:
+            raise UsageError(f"two prompts have the name {prompt.name!r}; give each an id of its own")
+        seen.add(prompt.name)
+
+
+def _refused(model: Model, engine: str) -> str | None:
+    """Why the exact engine is not used, None where it is."""
+    if engine == "plain":
+        return "the plain executor was asked for"
+    if engine == "exact" and model.is_encoder_decoder:
+        raise UsageError(f"engine='exact' cannot be used: {serves(model)}; leave engine= out")
+    return serves(model) if engine == "auto" else None
+
+
+def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
+    noises = [write.source for program in programs for write in program.corruption.ordered]
+    noise = next((source for source in noises if isinstance(source, (Noise, PublishedNoise))), None)
+    level: float | None = None
+    if isinstance(noise, PublishedNoise):
+        level = noise.level
+    elif noise is not None:
+        level = noise.level if noise.level is not None else noise.sigmas * embedding_sigma(model)
+    quirk = any(isinstance(w.source, Run) for p in programs for w in p.ordered if w.verb == SEVER)
+    return {
+        "model": model.name,
+        "architecture": model.architecture,
+        "n_layers": model.n_layers,
+        **({"stack": model.layout.stack} if model.is_encoder_decoder else {}),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "fingerprint": model.fingerprint(),
+        "programs": [str(program) for program in programs],
+        "prompts": len(asked),
+        "draws": programs[0].draws or 1,
+        "seed": getattr(noise, "seed", None),
+        "sigmas": getattr(noise, "sigmas", None),
+        "noise_level": level,
+        "window": max(program.window or 1 for program in programs),
+        "reference": reference,
+        "severed_within_draw": not quirk,
+        "versions": versions(),
+        "warnings": [sentence for one in asked for sentence in _warnings(one)],
+    }
+
+
+def _warnings(asked: Asked) -> list[str]:
+    prompt, found = asked.prompt.prompt, []
+    if asked.prompt.mentions > 1:
+        found.append(
+            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' "
+            "is corrupted"
+        )
+    if not asked.prompt.exact:
+        found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")
+    return found
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,64 @@
+"""Rows of the long table: one cell's draws, with what they are draws of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..algebra.cells import ONE_CELL, Cell
+from ..algebra.programs import RESTORE, SEVER, Program, nothing
+from ..plain.asked import Asked
+from ..plain.metrics import METRICS, Scores
+from .table import COLUMNS
+
+Columns = dict[str, Any]
+
+
+def cell_columns(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL) -> Columns:
+    """One cell's draws as columns; what is the same for all of them is given once and repeated by `frame_of`."""
+    position = -1 if cell.position is None else cell.position
+    prompt, tokenised = asked.prompt.prompt, asked.prompt.patched
+    return {
+        "prompt": prompt.name,
+        "relation": prompt.relation,
+        "run": run,
+        "component": restored_names(program),
+        "window": program.window or 1,
+        "severed": severed_names(program),
+        "position": position,
+        "token": tokenised.tokens[position] if position >= 0 else "",
+        "role": tokenised.role(position) if position >= 0 else "",
+        "layer": -1 if cell.layer is None else cell.layer,
+        **{metric: getattr(scores, metric) for metric in METRICS},
+    }
+
+
+def restored_names(program: Program) -> str:
+    """The components a program restores, as the table calls them."""
+    return _names(program, RESTORE)
+
+
+def severed_names(program: Program) -> str:
+    """The components a program severs, as the table calls them."""
+    return _names(program, SEVER)
+
+
+def _names(program: Program, verb: str) -> str:
+    found = dict.fromkeys(write.site.component.name for write in program.ordered if write.verb == verb)
+    return "+".join(found) or "none"
+
+
+def frame_of(parts: list[Columns]) -> pd.DataFrame:
+    """One frame from the columns of many cells."""
+    lengths = [len(part["prob"]) for part in parts]
+    columns: Columns = {}
+    for name in COLUMNS:
+        if name in METRICS:
+            columns[name] = np.concatenate([part[name] for part in parts])
+        elif name == "draw":
+            columns[name] = np.concatenate([np.arange(length) for length in lengths])
+        else:
+            columns[name] = np.repeat([part[name] for part in parts], lengths)
+    return pd.DataFrame(columns)

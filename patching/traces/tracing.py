@@ -1,0 +1,215 @@
+"""Causal tracing: a grid of programs over many prompts, as one long table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...errors import MechinterpError, UsageError
+from ...facts.prompts import Fact, Prompt
+from ...models.model import Model
+from ...runs.progress import progress_bar
+from ...runs.ranks import Ranks, ranks
+from ..algebra.cells import Cell, cells
+from ..algebra.programs import Program, nothing
+from ..exact.grid import Counts, Grid
+from ..exact.group import GroupPlan
+from ..plain.metrics import Scores, score
+from ..plain.resolution import resolution
+from ..plain.running import make_questions
+from .planning import DRAWS, KINDS, SEVERED, Plan, plan
+from .rows import cell_columns, frame_of
+from .run_directory import TABLE, RunDirectory
+from .table import COLUMNS, Table
+
+
+class Interrupted(MechinterpError):
+    """A trace was interrupted; `table` holds the prompts that were finished."""
+
+    def __init__(self, message: str, table: Table) -> None:
+        super().__init__(message)
+        self.table = table
+
+
+def trace(
+    model: Model,
+    prompts: Sequence[Prompt | Fact],
+    programs: Program | Sequence[Program] | None = None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    severed: Sequence[str] = SEVERED,
+    window: int | None = None,
+    sigmas: float = 3.0,
+    noise_level: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    reference: bool = False,
+    foil: str | None = None,
+    engine: str = "auto",
+    memory: str | int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Table:
+    """Trace where a model keeps what it says about some subjects.
+
+    Without `programs` this is causal tracing (see `causal_tracing`): positions x layers x {residual, MLP window,
+    attention window}, and the residual with MLP or attention severed.  Noise is fresh per prompt and shared by all
+    cells of the prompt; severing happens within one draw.
+
+    Args:
+        model: the model.
+        prompts: what to trace; a prompt without an answer is scored by the model's own next token.
+        programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
+            first.
+        kinds, severed: which parts of causal tracing to run, all unless named.
+        window: layers restored at once (odd windows are symmetric); default: `default_window`.
+        sigmas: noise in standard deviations of token embeddings (see `sigma.embedding_sigma` for which tokens).
+        noise_level: the noise's standard deviation itself, instead of `sigmas`.
+        draws: noise draws per prompt; fewer than 10 are few.
+        seed: of the noise.
+        reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
+            prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
+            come from another draw than the run they are put into.
+        foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
+        engine: "exact" computes only what a patch can change, "plain" runs every cell as a full forward, "auto" is
+            exact for models that pass a comparison of the two; either way some cells are run by both and compared.
+        memory: what may be held at once beside the model and the table, such as "4GB"; default: 2 GB, on a GPU half of
+            what is free.
+        out: a run directory (see `run_directory`): finished prompts are kept there as they come, a killed or
+            interrupted run goes on when it is asked for again, and the table ends in its `table.parquet`.  Under
+            torchrun the ranks share the prompts, and all return the whole table.
+        progress: show a bar.
+
+    Returns:
+        The long table; see `patching.table`.
+
+    Raises:
+        UsageError: bad prompts (all are looked at before anything runs), unknown kinds, options of causal tracing
+            beside programs, a run directory of another run.
+        MechinterpError: the exact engine and the plain executor differ; not even one row fits into the memory.
+        Interrupted: Ctrl-C; the finished prompts are in its `table`, and in `out`.
+    """
+    made = plan(
+        model, prompts, programs, kinds=kinds, severed=severed, window=window, sigmas=sigmas, noise_level=noise_level,
+        draws=draws, seed=seed, reference=reference, foil=foil, engine=engine, memory=memory,
+    )  # fmt: skip
+    return run_plan(made, out=out, progress=progress)
+
+
+def run_plan(made: Plan, *, out: str | Path | None = None, progress: bool = True) -> Table:
+    """Run what `plan` has planned; see `trace`."""
+    with ranks(made.model.device.type) as me:
+        if out is not None and Path(out).suffix == ".parquet":
+            raise UsageError(
+                f"out is the folder of a run, not a file; give a folder, or table.save({str(out)!r}) afterwards"
+            )
+        if out is not None:
+            return _in_directory(made, Path(out), me, progress and me.is_first)
+        if me.world > 1:
+            raise UsageError("several processes trace into one run directory; give out= (--out)")
+        return _in_memory(made, progress)
+
+
+def _in_memory(made: Plan, progress: bool) -> Table:
+    frames: dict[int, pd.DataFrame] = {}
+    counts = Counts()
+    try:
+        with progress_bar("tracing prompts", len(made.asked), shown=progress) as advance:
+            for group in made.groups:
+                new, did = _trace_group(made, group)
+                frames.update(zip(group.indices, new, strict=True))
+                counts.add(did)
+                advance(len(group.indices))
+    except KeyboardInterrupt:
+        message = f"interrupted after {len(frames)} of {len(made.asked)} prompts"
+        raise Interrupted(message, _table(frames, {**made.meta, **asdict(counts), "interrupted": True})) from None
+    return _table(frames, {**made.meta, **asdict(counts)})
+
+
+def _in_directory(made: Plan, out: Path, me: Ranks, progress: bool) -> Table:
+    if me.is_first:
+        RunDirectory.open(out, made)
+    me.barrier()  # the manifest is there
+    directory = RunDirectory.open(out, made)
+    made = made.regrouped(directory.groups)
+    missing = directory.missing()
+    me.barrier()  # everybody has seen the same parts missing
+    mine = [missing[index] for index in me.share(len(missing))]
+    with progress_bar("tracing prompts", len(made.asked), shown=progress) as advance:
+        advance(len(made.asked) - sum(len(made.groups[number].indices) for number in mine))
+        with _kept_in(directory, made):
+            for number in mine:
+                frames, did = _trace_group(made, made.groups[number])
+                directory.write(number, frames, asdict(did))
+                advance(len(frames))
+    me.barrier()  # all parts are there
+    if me.is_first:
+        table = _merged(directory, range(len(directory.groups)), made.meta)
+        table.save(out / TABLE)
+        directory.clear_parts()
+    me.barrier()  # the table is there
+    return table if me.is_first else Table.load(out / TABLE)
+
+
+@contextmanager
+def _kept_in(directory: RunDirectory, made: Plan) -> Iterator[None]:
+    """Say of what stops a run what is kept of it, and that it can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, MechinterpError, RuntimeError) as error:
+        left = set(directory.missing())
+        done = [number for number in range(len(directory.groups)) if number not in left]
+        kept = sum(len(directory.groups[number]) for number in done)
+        where = f"{kept} of {len(made.asked)} prompts are kept in {directory.path}; start the same run again to go on"
+        if isinstance(error, KeyboardInterrupt):
+            table = _merged(directory, done, {**made.meta, "interrupted": True})
+            raise Interrupted(f"interrupted: {where}", table) from None
+        raise MechinterpError(f"{error}; {where}") from error
+
+
+def _merged(directory: RunDirectory, numbers: Iterable[int], meta: dict[str, Any]) -> Table:
+    """The finished parts as one table."""
+    frames: dict[int, pd.DataFrame] = {}
+    counts = Counts()
+    for number in numbers:
+        new, did = directory.read(number)
+        frames.update(zip(directory.groups[number], new, strict=True))
+        counts.add(Counts(**did))
+    return _table(frames, {**meta, **asdict(counts)})
+
+
+def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Counts]:
+    """The frames of the prompts of one group."""
+    session = group.session()
+    questions = make_questions(session, made.foil)
+    corrupted = session.run(group.programs[0].corruption)
+    grid = Grid(session, group, questions)
+    patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
+    for one in grid.run():
+        patched[one.prompt][one.program, one.cell] = one.scores
+    frames = []
+    for index, asked in enumerate(session.asked):
+        clean = score(session.logits[nothing][index], questions[index])
+        parts = [
+            cell_columns(asked, "clean", clean),
+            cell_columns(asked, "corrupted", score(corrupted[index], questions[index])),
+        ]
+        for program in group.programs:
+            for cell in cells(program, session.model.layout, asked.prompt):
+                parts.append(cell_columns(asked, "patched", patched[index][program, cell], program, cell))
+        frames.append(frame_of(parts))
+        logits = session.logits[nothing][index]
+        grid.counts.resolution = max(grid.counts.resolution, resolution(logits, made.model.dtype))
+    return frames, grid.counts
+
+
+def _table(frames: dict[int, pd.DataFrame], meta: dict[str, Any]) -> Table:
+    """All prompts in the order in which they were given."""
+    ordered = [frames[index] for index in sorted(frames)]
+    frame = pd.concat(ordered, ignore_index=True) if ordered else pd.DataFrame(columns=list(COLUMNS))
+    return Table(frame, meta)
