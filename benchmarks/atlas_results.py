@@ -19,16 +19,16 @@ import torch
 
 import mechinterp as mi
 from mechinterp import analysis, atlas
-from mechinterp.editing import PRESETS, SecondMoment, collect_moments, rome, sample_contexts
+from mechinterp.editing import EDITORS, RomeReport, SecondMoment, collect_moments, r_rome, sample_contexts
 from mechinterp.facts.prompts import Fact
 
 MOMENT_TOKENS = 60_000
 CONTEXT_SEED = 0
 VARIANTS = {
-    "default": {},
-    "no-kl": {"kl": False},
-    "identity": {},
-    "code": {"preset": "code"},
+    "default": {"editor": r_rome},
+    "no-kl": {"editor": r_rome, "hparams": r_rome.presets["default"].with_(kl_factor=0.0)},
+    "identity": {"editor": r_rome},
+    "code": {"editor": EDITORS["rome"], "preset": "code"},
 }
 
 
@@ -73,11 +73,15 @@ def run_essence(args: argparse.Namespace) -> None:
     model = mi.load(args.model)
     layer = 3 if args.layers is None else args.layers[0]
     moment = SecondMoment.collect(model, atlas.corpus(name=args.model), layer, max_tokens=MOMENT_TOKENS, progress=False)
-    contexts = sample_contexts(model, PRESETS["default"].context_lengths, seed=CONTEXT_SEED)
+    hparams = r_rome.presets["default"]
+    contexts = sample_contexts(model, hparams.context_lengths, seed=CONTEXT_SEED)
     rows = []
     for fact in facts_known_to_both(args.facts, args.seed):
         for kl in (True, False):
-            report = rome(model, fact, layer, moments=moment, contexts=contexts, kl=kl, allow_disabling=True).report
+            own = hparams if kl else hparams.with_(kl_factor=0.0)
+            edit = r_rome(model, [fact], [layer], moments=moment, contexts=contexts, hparams=own, allow_disabling=True)
+            report = edit.report
+            assert isinstance(report, RomeReport)
             rows += [
                 {"kl": kl, "after": drift.text.split(fact.subject)[-1], "nats": drift.applied}
                 for drift in report.essence

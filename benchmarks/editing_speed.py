@@ -19,7 +19,7 @@ import torch
 
 import mechinterp as mi
 from mechinterp import analysis, atlas
-from mechinterp.editing import PRESETS, EditRequest, SecondMoment, rome, sample_contexts
+from mechinterp.editing import EDITORS, EditRequest, SecondMoment, rome, sample_contexts
 from mechinterp.editing.value.value import values_of
 
 LAYER = 3
@@ -35,7 +35,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = mi.load("atlas")
     moments = SecondMoment.collect(model, atlas.corpus(), LAYER, max_tokens=60_000, progress=False)
-    hparams = PRESETS["default"]
+    hparams = EDITORS["rome"].presets["default"]
     contexts = sample_contexts(model, hparams.context_lengths)
     facts = random.Random(0).sample([fact for fact in mi.atlas.known_facts() if fact.target_new], args.edits)
     seconds = {
@@ -66,7 +66,7 @@ def main() -> None:
         for one, other in zip(alone, together, strict=True):
             worst["values"] = max(worst["values"], float((one.v_star - other.v_star).norm() / one.v_star.norm()))
         edits = [
-            rome(model, fact, LAYER, moments=moments, contexts=contexts, value=value, allow_disabling=True)
+            rome(model, fact, LAYER, moments=moments, contexts=contexts, values=[value], allow_disabling=True)
             for fact, value in zip(some, together, strict=True)
         ]
         began = time.perf_counter()

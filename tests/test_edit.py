@@ -139,7 +139,7 @@ def test_the_union_is_a_union(model: Model) -> None:
         _ = both.report
     with pytest.raises(UsageError, match="was made by 'by hand' and has no report"):
         _ = first.report
-    with pytest.raises(UsageError, match="changes layer 1, 2, not layer 3"):
+    with pytest.raises(UsageError, match="changes layer 1, 2, not the down-projection of layer 3"):
         both.delta(3)
     with pytest.raises(UsageError, match="an edit without parts"):
         Edit(())
@@ -173,7 +173,10 @@ def test_another_model_is_refused_with_both_fingerprints(model: Model) -> None:
 def test_other_sizes_are_refused_even_by_force(model: Model) -> None:
     origin = Provenance("by hand", model.fingerprint(), "tiny")
     wrong = Edit.of({1: Factors(torch.zeros(1, 7), torch.zeros(1, 5))}, origin)
-    with pytest.raises(UsageError, match=r"matrix of shape \(7, 5\), but layer 1 .* \(96, 48\); it belongs to tiny"):
+    with pytest.raises(
+        UsageError,
+        match=r"matrix of shape \(7, 5\), but the down-projection of layer 1 .* \(96, 48\); it belongs to tiny",
+    ):
         wrong.bake(model, force=True)
     with pytest.raises(UsageError, match="ranks 1 and 2"):
         Factors(torch.zeros(1, 7), torch.zeros(2, 5))
@@ -246,10 +249,10 @@ def test_it_survives_the_disk(model: Model, made: Edit, tmp_path: Path) -> None:
 
 def test_provenance_says_how_it_was_made(model: Model, made: Edit) -> None:
     origin = made.provenance
-    assert (origin.method, origin.model, origin.model_name) == ("r-rome", model.fingerprint(), "small-gpt2")
+    assert (origin.method, origin.model, origin.model_name) == ("rome", model.fingerprint(), "small-gpt2")
     assert origin.request is not None
     assert (origin.request.prompt, origin.request.target) == (PROMPT, "Paris")
-    assert origin.hparams["layer"] == 1
+    assert origin.hparams["layers"] == [1]
     assert origin.hparams["preset"] == "default"
     assert origin.seed == 3
     assert len(origin.contexts) == 21
@@ -265,7 +268,7 @@ def test_damaged_and_foreign_files_are_named(model: Model, made: Edit, tmp_path:
     with pytest.raises(MechinterpError, match=r"edit.safetensors' is damaged or cut short"):
         Edit.load(path)
     path.write_bytes(whole[:-4] + b"\x00\x00\x80\x3f")
-    with pytest.raises(MechinterpError, match="its factors are not those it was saved with"):
+    with pytest.raises(MechinterpError, match="its change is not the one it was saved with"):
         Edit.load(path)
     with pytest.raises(UsageError, match="there is no edit file .*nothing"):
         Edit.load(tmp_path / "nothing")
@@ -277,7 +280,7 @@ def test_damaged_and_foreign_files_are_named(model: Model, made: Edit, tmp_path:
 def test_an_edit_presupposes_those_it_was_made_on(model: Model) -> None:
     first = handmade(model)
     origin = replace(first.provenance, on_top_of=(first.parts[0].digest,))
-    second = Edit.of(handmade(model, seed=1).parts[0].factors, origin)
+    second = Edit.of(handmade(model, seed=1).parts[0].change, origin)
     with pytest.raises(UsageError, match="made while other edits were on"), second.on(model):
         pass
     with first.on(model), second.on(model):

@@ -139,7 +139,7 @@ def test_emmet_of_one_fact_is_r_rome() -> None:
     for request in REQUESTS:
         one = rome(
             model_of(), request, 1, moments=moments()[1], contexts=CONTEXTS,
-            hparams=RomeHparams(**changes, key_ratio_band=(0.0, 1e9)),
+            hparams=RomeHparams(**changes, keys="mean", key_ratio_band=(0.0, 1e9)),
         )  # fmt: skip
         other = emmet(
             model_of(), [request], [1], moments=moments(), contexts=CONTEXTS,
@@ -346,6 +346,7 @@ def test_disabling_edits_are_refused() -> None:
     assert "the subjects are others than before" in allowed.report.disabling
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_an_editor_cannot_take_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no editor 'mend'; the editors are rome, r-rome, emmet, memit"):
         editor("mend")
@@ -365,11 +366,10 @@ def test_what_an_editor_cannot_take_is_refused() -> None:
         EDITORS["memit"](model_of(), REQUESTS, [1], moments=moments(), preset="fast")
     with pytest.raises(UsageError, match="memit takes MemitHparams, not RomeHparams"):
         EDITORS["memit"](model_of(), REQUESTS, [1], moments=moments(), hparams=RomeHparams())
-    values = EDITORS["memit"].values
-    assert values is not None
-    found = values(model_of(), REQUESTS[:1], [1], hparams=quick("memit"), contexts=CONTEXTS)
     with pytest.raises(UsageError, match="1 values were given for 3 requests"):
-        edit_by("memit", REQUESTS, layers=[1], values=found)
+        edit_by("memit", REQUESTS, layers=[1], values=edit_values("memit")[:1])
+    with pytest.raises(UsageError, match="an editor takes no moment=; it takes layers, preset, hparams, moments"):
+        EDITORS["memit"](model_of(), REQUESTS, [1], moment=moments())
 
 
 def test_values_behind_a_norm_cannot_be_spread() -> None:
@@ -386,7 +386,7 @@ def test_every_editor_has_its_papers_on_it() -> None:
     for name, each in EDITORS.items():
         assert each.name == name
         assert "default" in each.presets
-        assert all(isinstance(preset, each.hparams) for preset in each.presets.values())
+        assert all(isinstance(preset, each.hparams_type) for preset in each.presets.values())
         assert any(year in each.source for year in ("2018", "2020", "2021", "2022", "2023", "2024", "2025", "2026"))
 
 
@@ -394,17 +394,16 @@ def test_rome_reports_as_before_under_the_shared_protocol() -> None:
     made = edit_by("r-rome", REQUESTS[:1])
     assert isinstance(made.report, RomeReport)
     plain = rome(model_of(), REQUESTS[0], 1, moments=moments()[1], contexts=CONTEXTS, hparams=quick("r-rome"))
+    assert plain.provenance.method == "rome"  # with the keys of r-ROME it does what r-ROME does
     assert made == plain
 
 
 def test_a_name_stands_for_one_method() -> None:
     """Own hyper-parameters do not turn one editor into another, and no preset says what its editor is not."""
-    with pytest.raises(UsageError, match="hyper-parameters are of r-rome, not of rome; use that editor, or change"):
-        EDITORS["rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(steps=3))
-    assert "paper" not in EDITORS["rome"].presets
+    with pytest.raises(UsageError, match="hyper-parameters are of rome, not of r-rome; use that editor, or change"):
+        EDITORS["r-rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(steps=3))
     for name, each in EDITORS.items():
-        if each.variant is not None:
-            assert {each.variant(preset) for preset in each.presets.values()} == {name}
+        assert all(not preset.editors or name in preset.editors for preset in each.presets.values())
 
 
 @pytest.mark.usefixtures("unchecked_types")
@@ -426,9 +425,7 @@ def test_the_preset_is_in_the_provenance() -> None:
 
 
 def test_values_of_something_else_are_refused() -> None:
-    values = EDITORS["memit"].values
-    assert values is not None
-    found = values(model_of(), REQUESTS, [1], hparams=quick("memit"), contexts=CONTEXTS)
+    found = edit_values("memit")
     for wrong, what in (
         (found[::-1], "request"),
         (edit_values("r-rome"), "component"),
@@ -437,13 +434,14 @@ def test_values_of_something_else_are_refused() -> None:
         with pytest.raises(UsageError, match=f"was found for another {what}"):
             edit_by("memit", REQUESTS, layers=[1], values=wrong)
     with pytest.raises(UsageError, match="was found for another number of contexts"):
-        edit_by("memit", REQUESTS, layers=[1], values=values(model_of(), REQUESTS, [1], hparams=quick("memit")))
+        edit_by("memit", REQUESTS, layers=[1], values=edit_values("memit", contexts=None))
 
 
-def edit_values(name: str, layer: int = 1) -> Any:
-    values = EDITORS[name].values
-    assert values is not None
-    return values(model_of(), REQUESTS, [layer], hparams=quick(name), contexts=CONTEXTS)
+def edit_values(name: str, layer: int = 1, contexts: Any = CONTEXTS) -> Any:
+    method = EDITORS[name]
+    known = SecondMoment.identity(model_of(), layer)
+    job = method.job(model_of(), REQUESTS, [layer], hparams=quick(name), moments=known, contexts=contexts)
+    return method.values(job)
 
 
 def test_one_fact_whose_loss_is_no_number_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
-from mechinterp.editing.editors.ft import ft, ft_each
-from mechinterp.editing.editors.ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FtHparams
+from mechinterp.editing.editors.ft_presets import FT_L_PRESETS, FT_LEGACY_PRESETS
 from mechinterp.editing.gradients import descent
+from mechinterp.editing.gradients.descent import FtHparams
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
 from mechinterp.models.layout import clean_state_dict
@@ -41,6 +41,20 @@ def atlas() -> Model:
 def model_of(kind: str = "gpt2", dtype: torch.dtype = torch.float64) -> Model:
     """Booted once: nothing here changes weights."""
     return sentence_model(kind, dtype=dtype)
+
+
+PLAIN = FtHparams()
+
+
+def ft(model: Model, requests: Any, layers: Any = None, *, hparams: FtHparams = PLAIN, **given: Any) -> Edit:
+    """By the editor that the hyper-parameters belong to."""
+    return EDITORS[hparams.variant](model, requests, layers, hparams=hparams, **given)
+
+
+def ft_each(model: Model, requests: Any, layers: Any, *, hparams: FtHparams) -> list[Any]:
+    return edit_each(
+        model, EDITORS[hparams.variant], requests, layers, hparams=hparams, allow_disabling=True, progress=False
+    )
 
 
 def oracle(requests: list[EditRequest], layers: list[int], hparams: FtHparams) -> Tuned:
@@ -198,7 +212,7 @@ def test_the_published_ft_has_the_published_loss() -> None:
 def test_a_disabling_edit_is_refused(lr: float, why: str) -> None:
     model, facts = atlas(), mi.atlas.known_facts()[:40:20]
     wild = FtHparams(steps=1, lr=lr, max_essence=5.0)
-    with pytest.raises(MechinterpError, match=f"the edit by ft would disable the model: .*{re.escape(why)}"):
+    with pytest.raises(MechinterpError, match=f"by ft would disable the model: .*{re.escape(why)}"):
         ft(model, facts, [3], hparams=wild)
     kept = ft(model, facts, [3], hparams=wild, allow_disabling=True)
     assert isinstance(kept.report, BatchReport)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import mechinterp as mi
-from mechinterp.editing import PRESETS, SecondMoment, rome
+from mechinterp.editing import EDITORS, SecondMoment, rome
 from mechinterp.models.model import Model
 
-HPARAMS = {"": PRESETS["code"], "_tuned": PRESETS["code"].with_(weight_decay=0.01, clamp=10.0)}
+CODE = EDITORS["rome"].presets["code"]
+HPARAMS = {"": CODE, "_tuned": CODE.with_(weight_decay=0.01, clamp=10.0)}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from support.zoo import sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, Edit, EditRequest, edit_each
-from mechinterp.editing.editors.kn import kn, knowledge_neurons
-from mechinterp.editing.editors.kn_hparams import PRESETS, KnHparams
+from mechinterp.editing.editors.kn import KN_PRESETS as PRESETS
+from mechinterp.editing.editors.kn import KnHparams, kn, knowledge_neurons
 from mechinterp.editing.gradients.integrated_gradients import integrated_gradients
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
@@ -179,7 +179,7 @@ def test_bad_input_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_disabling_edit_is_refused() -> None:
     model, facts = mi.load("atlas"), mi.atlas.known_facts()[:300:20]
-    with pytest.raises(MechinterpError, match="the edit by kn would disable the model: after '{} is a' the subjects"):
+    with pytest.raises(MechinterpError, match="by kn would disable the model: after '{} is a' the subjects"):
         kn(model, facts, hparams=PRESETS["paper"].with_(steps=3))
     assert kn(model, facts, hparams=PRESETS["paper"].with_(steps=3), allow_disabling=True).report.disabling
     assert not kn(model, facts, hparams=PRESETS["default"].with_(steps=3)).report.disabling

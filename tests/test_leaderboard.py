@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
-from support.fake_editors import FAKES, Size, fake_editor
+from support.fake_editors import FAKES, Fake, Size
 from support.running_text import running_text
 from support.zoo import sentence_model
 
@@ -26,7 +26,6 @@ from mechinterp.analysis.intervals import bootstrap_mean
 from mechinterp.analysis.trials.making import _whole, looks
 from mechinterp.editing import RomeHparams, SecondMoment
 from mechinterp.editing.editors.ft import ft
-from mechinterp.editing.editors.ft_hparams import FtHparams
 from mechinterp.editing.editors.registry import EDITORS
 from mechinterp.editing.sequences.singles import edit_each
 from mechinterp.errors import MechinterpError, UsageError
@@ -231,9 +230,9 @@ def test_other_references_are_another_experiment(model: Model, facts: list[Fact]
 
 def test_facts_of_one_edit_are_drawn_together(model: Model, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:
     many = [replace(fact, prompt=replace(fact.prompt, id=f"{fact.id} {i}")) for i in range(4) for fact in facts[:3]]
-    monkeypatch.setitem(EDITORS, "bold", fake_editor("bold", 0.7, batch=True))
+    monkeypatch.setitem(EDITORS, "bold", Fake("bold", "nobody", {"default": Size(0.7)}))
     board = leaderboard(model, many, ["small", "bold"], edits="batch", sizes=[2, 4], metrics=["NM"],
-                        progress=False)  # fmt: skip
+                        allow_conflicts=True, progress=False)  # fmt: skip
     assert [note for note in board.notes if "intervals" in note] == [
         "batch edits of 4: the intervals are over the facts of 3 edits and say little of other edits"
     ]
@@ -257,7 +256,7 @@ def test_facts_of_one_edit_are_drawn_together(model: Model, facts: list[Fact], m
 
 
 def test_a_sequence_of_dense_edits_is_added_as_one_matrix(model: Model, facts: list[Fact]) -> None:
-    edits = [ft(model, [fact], [1], hparams=FtHparams(steps=1)) for fact in facts[:3]]
+    edits = [ft(model, [fact], [1], hparams=ft.presets["default"].with_(steps=1)) for fact in facts[:3]]
     joined = edits[0] | edits[1] | edits[2]
     assert joined.factors(1).rank == 3 * model.d_model
     whole = _whole(joined)

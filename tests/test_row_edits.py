@@ -90,7 +90,7 @@ def test_edits_of_other_weights_are_refused(model: Model) -> None:
         model.logits(rows_of(model, 1))
     small = sentence_model("gpt2")
     wrong = Edit.of({1: Factors(torch.ones(1, 5), torch.ones(1, 5))}, Provenance("by hand", small.fingerprint()))
-    with pytest.raises(UsageError, match="has one of shape"):
+    with pytest.raises(UsageError, match="has the shape"):
         RowEdits([handmade(small, (1,), seed=0), wrong]).check(small)
 
 

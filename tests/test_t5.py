@@ -321,7 +321,7 @@ def test_rome_inserts_exactly_and_the_exported_folder_says_the_same(kind: str, t
     asked = EditRequest(request, "paris bern")
     [value] = values_of(chosen, [asked], LAYER, hparams=hparams, progress=False)
     edit = rome(
-        chosen, asked, LAYER, moments=moments_of(chosen), contexts=("{}",), hparams=hparams, value=value,
+        chosen, asked, LAYER, moments=moments_of(chosen), contexts=("{}",), hparams=hparams, values=[value],
         allow_disabling=True,
     )  # fmt: skip
     with edit.on(chosen):
@@ -388,8 +388,8 @@ SERVED_EDITORS = ("rome", "r-rome", "emmet", "memit", "alphaedit", "pmet", "ft",
 @pytest.mark.parametrize("name", EDITORS)
 def test_every_editor_edits_the_encoder_or_says_that_it_does_not(name: str) -> None:
     chosen, editor = model(), EDITORS[name]
-    options: dict[str, Any] = {"contexts": CONTEXTS} if editor.contexts else {}
-    if editor.moments:
+    options: dict[str, Any] = {"contexts": CONTEXTS}
+    if editor.needs_moments:
         options |= {"moments": moments_of(chosen), "allow_disabling": True}
     if hasattr(editor.chosen(), "steps"):
         options["hparams"] = editor.chosen().with_(steps=4)

@@ -14,8 +14,7 @@ from support.zoo import KINDS, sentence_model
 
 import mechinterp as mi
 from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
-from mechinterp.editing.editors.ultraedit import _solve_layers, remember_statistics, ultraedit, ultraedit_each
-from mechinterp.editing.editors.ultraedit_hparams import UltraHparams
+from mechinterp.editing.editors.ultraedit import UltraHparams, _solve_layers, ultraedit
 from mechinterp.editing.gradients.signals import LifelongStatistics, Signals, Spread, signals_of, together
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
@@ -93,7 +92,7 @@ def test_what_is_remembered_is_a_value() -> None:
     model = model_of()
     empty = LifelongStatistics()
     edit = ultraedit(model, REQUESTS, [1], hparams=PUBLISHED, past=empty)
-    after = remember_statistics(model, edit, REQUESTS, hparams=PUBLISHED, past=empty)
+    after = ultraedit.remember(ultraedit.job(model, REQUESTS, [1], hparams=PUBLISHED, past=empty), edit)
     assert not empty.spreads
     assert set(after.spreads) == {1}
     assert ultraedit(model, REQUESTS, [1], hparams=PUBLISHED, past=empty) == edit
@@ -116,7 +115,9 @@ def test_each_of_many_is_what_it_is_alone(kind: str) -> None:
     model = model_of(kind)
     for hparams in (UltraHparams(), PUBLISHED):
         some = REQUESTS if hparams.warm_up > 2 else REQUESTS[1:3]  # one token alone has no spread
-        for found, request in zip(ultraedit_each(model, some, [1, 2], hparams=hparams), some, strict=True):
+        for found, request in zip(
+            edit_each(model, ultraedit, some, [1, 2], hparams=hparams, progress=False), some, strict=True
+        ):
             alone = ultraedit(model, [request], [1, 2], hparams=hparams)
             assert all(gap(found.delta(layer), alone.delta(layer)) < 1e-4 for layer in (1, 2))
             assert found.provenance.requests == (request,)
@@ -161,10 +162,13 @@ def test_the_default_takes_on_atlas() -> None:
     assert sum(outcome.success for outcome in batch.outcomes) >= 12
     assert not any(edit.report.disabling for edit in made)
     wild = UltraHparams(lr=50.0)
-    with pytest.raises(MechinterpError, match="the edit by ultraedit would disable the model: after '{} is a'"):
+    with pytest.raises(MechinterpError, match="by ultraedit would disable the model: after '{} is a'"):
         ultraedit(model, facts, hparams=wild)
     assert ultraedit(model, facts, hparams=wild, allow_disabling=True).report.disabling
-    assert all(edit.report.disabling for edit in ultraedit_each(model, facts[:2], hparams=wild))
+    assert all(
+        edit.report.disabling
+        for edit in edit_each(model, ultraedit, facts[:2], hparams=wild, allow_disabling=True, progress=False)
+    )
     assert model.fingerprint() == before
 
 

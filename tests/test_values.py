@@ -10,7 +10,7 @@ import torch
 from oracles.rome_oracle import Sentence, Weights, published_rome
 from support.zoo import KINDS, sentence_model
 
-from mechinterp.editing import PRESETS, EditRequest
+from mechinterp.editing import EDITORS, EditRequest
 from mechinterp.editing.gradients.adam import Adam
 from mechinterp.editing.rows.padded import Batch
 from mechinterp.editing.value import value
@@ -23,6 +23,8 @@ from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
 from mechinterp.models.layout import ATTN, MLP, RESID, VALUE, clean_state_dict
 from mechinterp.models.model import Model
+
+PRESETS = EDITORS["rome"].presets
 
 REQUESTS = [
     EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris"),

@@ -39,7 +39,7 @@ from IPython.display import display
 
 import mechinterp as mi
 from mechinterp import analysis, atlas
-from mechinterp.editing import PRESETS, RomeHparams
+from mechinterp.editing import EDITORS, RomeHparams
 from mechinterp.patching import Delta, HookWrite, add, forward, mlp_key, mlp_value, read, subject
 
 model = mi.load("atlas")
@@ -260,7 +260,15 @@ lengths; in a model that reads from left to right, padding on the right changes 
 
 # %%
 hparams = RomeHparams(
-    steps=20, lr=0.2, lr_rule="absolute", stop_loss=0, stop_nll=0, kl_factor=0.0625, weight_decay=0.05, clamp=None
+    keys="mean",
+    steps=20,
+    lr=0.2,
+    lr_rule="absolute",
+    stop_loss=0,
+    stop_nll=0,
+    kl_factor=0.0625,
+    weight_decay=0.05,
+    clamp=None,
 )
 rows = [model.tokenise(each) for each in [*in_context, mi.Prompt(hparams.kl_template, fact.subject)]]
 longest = max(len(row.ids) for row in rows)
@@ -400,7 +408,7 @@ Eight edits are 24 questions about other facts. Do not read a difference of a fe
 """
 
 # %%
-defaults = PRESETS["default"]
+defaults = EDITORS["rome"].presets["default"]
 ways = {
     "default": defaults,
     "without KL": defaults.with_(kl_factor=0.0),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ...editing.editors.families import default_layers
 from ...editing.editors.protocol import Editor
 from ...editing.editors.registry import editor
+from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
-from ...editing.sequences.singles import sampled_contexts
-from ...editing.value.hparams import Hparams, ValueHparams
 from ...errors import UsageError
 from ...models.model import Model
 
@@ -22,15 +21,15 @@ class Contender:
 
     Args:
         editor: the method.
-        layers: which layers it edits; None: it finds them itself.
+        layers: which layers it edits.
         moments: their second moments, where it needs any.
         hparams: its hyper-parameters.
         contexts: what its keys and values are averaged over, sampled once.
         settings: digest of all that.
     """
 
-    editor: Editor
-    layers: tuple[int, ...] | None
+    editor: Editor[Any]
+    layers: tuple[int, ...]
     moments: Mapping[int, SecondMoment] | None
     hparams: Hparams
     contexts: tuple[str, ...] | None
@@ -40,19 +39,6 @@ class Contender:
     def name(self) -> str:
         """The method's name."""
         return self.editor.name
-
-
-def layers_of(
-    model: Model, method: Editor, layers: Mapping[str, Sequence[int]] | None = None
-) -> tuple[int, ...] | None:
-    """The layers an editor changes in a model: those given under its name, or the published ones.
-
-    Raises:
-        UsageError: a layer the model does not have, or none are known.
-    """
-    if layers is not None and method.name in layers:
-        return tuple(model.layout.check_layer(layer) for layer in layers[method.name])
-    return default_layers(model, method.layers) if method.layers else None
 
 
 def contender(
@@ -70,20 +56,18 @@ def contender(
         UsageError: no editor of this name, layers that are not known, or a second moment that is missing.
     """
     method = editor(name)
-    at = layers_of(model, method, layers)
+    chosen = method.chosen(hparams=(hparams or {}).get(name))
+    at = method.layers(model, (layers or {}).get(name), chosen)
     needed: dict[int, SecondMoment] | None = None
-    if method.moments:
-        lacking = [layer for layer in at or () if layer not in (moments or {})]
+    if method.needs_moments:
+        lacking = [layer for layer in at if layer not in (moments or {})]
         if lacking:
             raise UsageError(
                 f"{name} needs the second moment of layer {lacking[0]} of {model.name}; collect it with "
                 "collect_moments(), or with `mechinterp moments`"
             )
-        needed = {layer: (moments or {})[layer] for layer in at or ()}
-    chosen = method.chosen(hparams=(hparams or {}).get(name))
-    contexts = None
-    if method.contexts and isinstance(chosen, ValueHparams):
-        contexts = tuple(sampled_contexts(model, chosen, seed))
+        needed = {layer: (moments or {})[layer] for layer in at}
+    contexts = method.contexts(model, chosen, None, seed) or None
     fingerprints = {layer: moment.fingerprint() for layer, moment in (needed or {}).items()}
     settings = hashlib.sha256(repr((name, at, fingerprints, chosen, contexts, seed)).encode()).hexdigest()[:16]
     return Contender(method, at, needed, chosen, contexts, settings)

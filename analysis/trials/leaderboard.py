@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
-from ...editing.value.hparams import Hparams
 from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Fact
 from ...models.model import Model

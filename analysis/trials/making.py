@@ -184,5 +184,4 @@ def _whole(edit: Edit) -> Edit:
     first = edit.parts[0].provenance
     requests = tuple(request for part in edit.parts for request in part.provenance.requests)
     origin = Provenance(first.method, first.model, first.model_name, requests, on_top_of=first.on_top_of)
-    changes = {layer: edit.factors(layer).compact() for layer in edit.layers}
-    return Edit.of(changes, replace(origin, versions=first.versions))
+    return Edit.of(edit.weights.compact(), replace(origin, versions=first.versions))

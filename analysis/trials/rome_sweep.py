@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...editing import Edit, RomeHparams, SecondMoment, rome, sample_contexts
-from ...editing.editors.rome_hparams import resolve
+from ...editing import Edit, Editor, RomeHparams, SecondMoment
+from ...editing.editors.rome import ROME
 from ...errors import UsageError
 from ...facts.prompts import Fact
 from ...models.model import Model
@@ -21,11 +21,10 @@ def rome_by_layer(
     layers: Sequence[int],
     moments: Mapping[int, SecondMoment],
     *,
+    editor: Editor[RomeHparams] = ROME,
     preset: str = "default",
     hparams: RomeHparams | None = None,
-    variant: str | None = None,
     contexts: Sequence[str] | None = None,
-    kl: bool = True,
     seed: int = 0,
     allow_disabling: bool = True,
     out: str | Path | None = None,
@@ -39,7 +38,8 @@ def rome_by_layer(
         facts: each with answer and target_new.
         layers: which layers; negative ones count from the end.
         moments: the second moment of each layer.
-        preset, hparams, variant, kl: as `rome` takes them.
+        editor: ROME or r-ROME.
+        preset, hparams: as of `Editor`.
         contexts: one set for all edits; default: sampled once, with `seed`.
         seed: of the contexts.
         allow_disabling: judge edits that endanger the model too, so that their damage is in the figures; else
@@ -54,22 +54,19 @@ def rome_by_layer(
     missing = [layer for layer in layers if model.layout.check_layer(layer) not in moments]
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
-    chosen = resolve(preset, hparams, variant)
-    if contexts is None:
-        contexts = sample_contexts(model, chosen.context_lengths, seed=seed)
-    templates = list(contexts)
+    chosen = editor.chosen(preset, hparams, model)
+    templates = editor.contexts(model, chosen, contexts, seed)
 
     def make_edit(fact: Fact, layer: int) -> Edit:
-        return rome(
-            model, fact, layer, moments=moments[layer], hparams=chosen, contexts=templates, kl=kl,
+        return editor(
+            model, [fact], [layer], moments=moments[layer], hparams=chosen, contexts=templates,
             allow_disabling=allow_disabling,
         )  # fmt: skip
 
     settings = {
-        "method": "rome",
+        "method": editor.name,
         "hparams": repr(chosen),
-        "contexts": templates,
-        "kl": kl,
+        "contexts": list(templates),
         "allow_disabling": allow_disabling,
         "moments": {str(layer): moment.fingerprint() for layer, moment in sorted(moments.items())},
     }

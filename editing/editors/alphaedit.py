@@ -1,26 +1,22 @@
-"""AlphaEdit: MEMIT's targets, written within directions that text hardly uses, with a memory (Fang et al. 2025)."""
+"""AlphaEdit: MEMIT's targets, written within directions that text hardly uses, with a memory (Fang et al. 2025).
+
+    ΔW = P (α·I + P(K_pᵀK_p + KᵀK)P)⁻¹ P Kᵀ R
+
+P projects onto the directions that carry little of C, and K_p are the keys of earlier edits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...models.layout import RESID
-from ...models.model import Model
-from ..edits.edit import Edit
-from ..edits.request import EditRequest
 from ..memory.null_space import RULES, NullSpace
-from ..memory.past_keys import PastKeys
 from ..memory.solve import Cost
 from ..moments.moments import SecondMoment
 from ..rows.contexts import START_WORDS
-from ..value.value import Value
-from .batch_hparams import BatchHparams
-from .many_facts import Job, written
-from .memit import memit_values
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
-from .remember import remember_keys
+from .many_facts import BatchHparams, ManyFacts, past_of
+from .protocol import Job
 
 
 @dataclass(frozen=True)
@@ -76,61 +72,27 @@ ALPHAEDIT_PRESETS: dict[str, AlphaEditHparams] = {
 are absolute and do not carry to models of another scale (AlphaEdit #2), hence `default`'s shares of the trace."""
 
 
-def alphaedit(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    moments: Moments,
-    hparams: AlphaEditHparams | None = None,
-    contexts: Sequence[str] | None = None,
-    past: PastKeys | None = None,
-    values: Sequence[Value] | None = None,
-    seed: int = 0,
-    allow_conflicts: bool = False,
-    allow_disabling: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> Edit:
-    """Write many facts at once into several layers, within the null space of their second moments.
+class AlphaEdit(ManyFacts[AlphaEditHparams]):
+    """AlphaEdit; no direction within the null space, or every one, is refused."""
 
-    As `memit`, but with ΔW = P (α·I + P(K_pᵀK_p + KᵀK)P)⁻¹ P Kᵀ R, where P projects onto the directions that carry
-    little of C, and K_p are the keys of earlier edits.
+    hparams_type = AlphaEditHparams
+    sites = (RESID,)
 
-    Args:
-        model: the model; edits that are on take part.
-        requests: what it should say.
-        layers: which MLPs; default: MEMIT's.
-        moments: the second moment of each layer.
-        hparams: default: `ALPHAEDIT_PRESETS["default"]`.
-        contexts: templates, the bare "{}" first; default: sampled from the model.
-        past: keys of earlier edits.
-        values: the z of each request, where they are known.
-        seed, allow_conflicts, allow_disabling, force, progress: as of `Editor`.
-
-    Raises:
-        UsageError: bad input; requests that contradict each other.
-        MechinterpError: the edit is disabling (unless allowed); no direction is in the null space, or every one is.
-    """
-    asked = [EditRequest.of(each) for each in requests]
-    chosen = hparams or ALPHAEDIT_PRESETS["default"]
-    job = Job.of(model, asked, layers, chosen, contexts, seed, method="alphaedit", sites=(RESID,))
-    known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
-    spaces = {layer: NullSpace.of(moment, chosen.threshold, chosen.threshold_rule) for layer, moment in known.items()}
-    return written(
-        job,
-        lambda layer: Cost(spaces[layer], chosen.weight * _unit(known[layer], chosen), before.of(layer)),
-        values=values, moments=known, allow_conflicts=allow_conflicts,
-        allow_disabling=allow_disabling, force=force, progress=progress,
-    )  # fmt: skip
+    def costs(self, job: Job[AlphaEditHparams]) -> dict[int, Cost]:
+        hparams, past = job.hparams, past_of(job)
+        return {
+            layer: Cost(
+                NullSpace.of(moment, hparams.threshold, hparams.threshold_rule),
+                hparams.weight * _unit(moment, hparams),
+                past.of(layer),
+            )
+            for layer, moment in job.moments.items()
+        }
 
 
 def _unit(moment: SecondMoment, hparams: AlphaEditHparams) -> float:
     return float(moment.matrix.trace()) if hparams.weight_rule == "relative" else 1.0
 
 
-ALPHAEDIT = Editor(
-    name="alphaedit", make=alphaedit, hparams=AlphaEditHparams, presets=ALPHAEDIT_PRESETS,
-    source="Fang et al. 2025 (AlphaEdit)", layers="memit", moments=True, contexts=True, remember=remember_keys,
-    values=memit_values,
-)  # fmt: skip
+alphaedit = AlphaEdit("alphaedit", "Fang et al. 2025 (AlphaEdit)", ALPHAEDIT_PRESETS, "memit")
+"""Write many facts at once into several layers, within the null space of their second moments: an `Editor`."""

@@ -1,39 +1,27 @@
-"""EMMET: many facts in one layer, every value exactly or nearly so (Gupta et al. 2024)."""
+"""EMMET: many facts in one layer, every value exactly or nearly so (Gupta et al. 2024).
+
+ΔW = C₀⁻¹Kᵀ (K C₀⁻¹Kᵀ + λ_D·I)⁻¹ (V* − W K);        with one fact this is r-ROME
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ...errors import UsageError
 from ...models.layout import VALUE
-from ...models.model import Model
-from ..edits.edit import Edit
-from ..edits.request import EditRequest
-from ..memory.past_keys import PastKeys
-from ..memory.solve import Cost
 from ..rows.contexts import START_WORDS
-from ..value.value import Value
-from .batch_hparams import BatchHparams
-from .many_facts import Job, written
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
-from .remember import remember_keys
+from .many_facts import BatchHparams, ManyFacts
+from .protocol import Job
 
 
 @dataclass(frozen=True)
 class EmmetHparams(BatchHparams):
-    """As `BatchHparams`; `slack` is the published λ_D and counts from two facts on: one is written exactly.
-
-    Args:
-        remember: keys of earlier edits of a sequence are held in place as `weight` tokens of text are.
-    """
+    """As `BatchHparams`; `slack` is the published λ_D and counts from two facts on: one is written exactly."""
 
     method: ClassVar[str] = "EMMET"
 
     clamp: float | None = 4.0
     slack: float = 0.1
-    remember: bool = True
 
 
 EMMET_PRESETS: dict[str, EmmetHparams] = {
@@ -59,84 +47,16 @@ EMMET_PRESETS["code-gpt2-xl"] = replace(EMMET_PRESETS["code"], steps=19, weight=
 """`code`: the published figures for GPT-J; `code-gpt2-xl`: for GPT-2 XL."""
 
 
-def emmet(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    moments: Moments,
-    hparams: EmmetHparams | None = None,
-    contexts: Sequence[str] | None = None,
-    past: PastKeys | None = None,
-    values: Sequence[Value] | None = None,
-    seed: int = 0,
-    allow_conflicts: bool = False,
-    allow_disabling: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> Edit:
-    """Write many facts at once into one layer: ΔW = C₀⁻¹Kᵀ (K C₀⁻¹Kᵀ + λ_D·I)⁻¹ (V* − W K).
+class Emmet(ManyFacts[EmmetHparams]):
+    """EMMET."""
 
-    With one fact this is r-ROME.
+    hparams_type = EmmetHparams
+    one_layer = True
+    sites = (VALUE,)
 
-    Args:
-        model: the model; edits that are on take part.
-        requests: what it should say.
-        layers: which MLP (one); default: ROME's.
-        moments: the layer's second moment.
-        hparams: default: `EMMET_PRESETS["default"]`.
-        contexts: templates, the bare "{}" first; default: sampled from the model.
-        past: keys of earlier edits.
-        values: v* of each request, where they are known.
-        seed, allow_conflicts, allow_disabling, force, progress: as of `Editor`.
-
-    Raises:
-        UsageError: bad input; requests that contradict each other; several layers.
-        MechinterpError: the edit is disabling (unless allowed), or the second moment is singular.
-    """
-    asked = [EditRequest.of(each) for each in requests]
-    chosen = hparams or EMMET_PRESETS["default"]
-    chosen = chosen.with_(slack=0.0) if len(asked) == 1 else chosen
-    job = _job(model, asked, layers, chosen, contexts, seed)
-    [layer] = job.layers
-    known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
-    return written(
-        job,
-        lambda layer: Cost(known[layer], chosen.weight, before.of(layer) if chosen.remember else None),
-        values=values, moments=known, allow_conflicts=allow_conflicts,
-        allow_disabling=allow_disabling, force=force, progress=progress,
-    )  # fmt: skip
+    def slack(self, job: Job[EmmetHparams]) -> float:
+        return job.hparams.slack if len(job.requests) > 1 else 0.0
 
 
-def _job(
-    model: Model,
-    requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
-    hparams: EmmetHparams,
-    contexts: Sequence[str] | None,
-    seed: int,
-) -> Job:
-    job = Job.of(model, requests, layers, hparams, contexts, seed, method="emmet", sites=(VALUE,), family="rome")
-    if len(job.layers) > 1:
-        raise UsageError(f"emmet writes one layer, not {list(job.layers)}; give one")
-    return job
-
-
-def emmet_values(
-    model: Model,
-    requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
-    *,
-    hparams: EmmetHparams,
-    contexts: Sequence[str] | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> list[Value]:
-    """The values v* of many requests, each as if it were alone."""
-    return _job(model, requests, layers, hparams, contexts, seed).values(progress=progress)
-
-
-EMMET = Editor(
-    name="emmet", make=emmet, hparams=EmmetHparams, presets=EMMET_PRESETS, source="Gupta et al. 2024 (EMMET)",
-    layers="rome", moments=True, contexts=True, remember=remember_keys, values=emmet_values,
-)  # fmt: skip
+emmet = Emmet("emmet", "Gupta et al. 2024 (EMMET)", EMMET_PRESETS, "rome")
+"""Write many facts at once into one layer: an `Editor`; call it with the model and the requests."""

@@ -11,144 +11,59 @@ ft-legacy   either with the published loss, which scores all target tokens after
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import replace
-from operator import attrgetter
 
-from ...models.model import Model
 from ...runs.progress import progress_bar
-from ..edits.active import active_edits
-from ..edits.edit import Edit
 from ..edits.factors import Factors
-from ..edits.provenance import Provenance
-from ..edits.report import BatchReport
-from ..edits.request import EditRequest
-from ..gradients.descent import Course, descend
-from ..judging.conflicts import check_conflicts
-from ..judging.many import Limits, judge_batch, refuse_disabling
-from .families import default_layers
-from .ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FT_PRESETS, FtHparams
-from .protocol import Asked, Editor
+from ..edits.report import BatchReport, RomeReport
+from ..edits.weights import WeightChange
+from ..gradients.descent import Course, FtHparams, descend
+from ..judging.many import Limits
+from .ft_presets import FT_L_PRESETS, FT_LEGACY_PRESETS, FT_PRESETS
+from .protocol import Editor, Job, Made
 
 _MAX_WEIGHTS = 1 << 22
-"""Weights trained at once by `ft_each`; Adam holds six numbers for each."""
+"""Weights trained at once of many edits; Adam holds six numbers for each."""
 
 
-def ft(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    hparams: FtHparams | None = None,
-    allow_conflicts: bool = False,
-    allow_disabling: bool = False,
-    seed: int = 0,
-    force: bool = False,
-    progress: bool = False,
-) -> Edit:
-    """Make the model say the targets of all requests by fine-tuning its down-projections on them.
+class FineTuning(Editor[FtHparams]):
+    """Fine-tuning; ΔW has full rank, so an edit is as large as the matrices."""
 
-    ΔW has full rank, so the edit is as large as the matrix.
+    hparams_type = FtHparams
 
-    Args:
-        model: the model; edits that are on take part, and the new edit then presupposes them.
-        requests: what it should say; their mean NLL is the loss.
-        layers: which layers' down-projections; default: the published one of this model, where there is one.
-        hparams: default: `FT_PRESETS["default"]`; those of the other variants are in `FT_L_PRESETS` and
-            `FT_LEGACY_PRESETS`.
-        allow_conflicts: accept requests that contradict each other.
-        allow_disabling: return an edit even if it endangers the model as a whole.
-        seed: nothing here is drawn, so it has no effect; every editor takes one.
-        force: nothing here is collected from other weights, so it has no effect either.
-        progress: show a bar over the steps.
+    def make(self, job: Job[FtHparams]) -> Made:
+        """One change for all requests; their mean NLL is the loss."""
+        with progress_bar("steps", job.hparams.steps + 1, shown=job.options.progress) as advance:
+            [course] = descend(job.model, [job.requests], job.layers, job.hparams, advance)
+        return _made(course)
 
-    Raises:
-        UsageError: bad input (no layer known, a subject or target the vocabulary cannot spell, requests that contradict
-            each other).
-        MechinterpError: the loss became NaN or infinite, or the edit is disabling.
-    """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or FT_PRESETS["default"]
-    warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers, chosen)
-    started = time.perf_counter()
-    with progress_bar("steps", chosen.steps + 1, shown=progress) as advance:
-        [course] = descend(model, [asked], indices, chosen, advance)
-    seconds = time.perf_counter() - started
-    edit = _edit(model, asked, course, chosen, indices, model.fingerprint(), seconds, warnings)
-    refuse_disabling(edit.report, f"the edit by {chosen.variant}", allow=allow_disabling)
-    return edit
+    def make_each(self, job: Job[FtHparams]) -> list[Made]:
+        """A change of each request alone, many trained in one batch."""
+        model, hparams, made = job.model, job.hparams, list[Made]()
+        size = max(1, _MAX_WEIGHTS // (len(job.layers) * model.d_mlp * model.d_model))
+        total = len(job.requests) * (hparams.steps + 1)
+        with progress_bar("steps", total, shown=job.options.progress) as advance:
+            for start in range(0, len(job.requests), size):
+                some = [[request] for request in job.requests[start : start + size]]
+                made += map(_made, descend(model, some, job.layers, hparams, advance))
+        return made
+
+    def judge(self, job: Job[FtHparams], made: Made, seconds: float) -> BatchReport | RomeReport:
+        """With how the training of each request went."""
+        report = super().judge(job, made, seconds)
+        assert isinstance(report, BatchReport)
+        return _told(report, made.notes)
+
+    def family_of(self, hparams: FtHparams) -> str:
+        return "ft" if hparams.epsilon is None else "ft-l"
+
+    def limits(self, hparams: FtHparams) -> Limits:
+        return Limits(essence=hparams.max_essence)
 
 
-def ft_each(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    hparams: FtHparams | None = None,
-    seed: int = 0,
-    force: bool = False,
-    progress: bool = False,
-) -> list[Edit]:
-    """An edit of each request alone: what `ft` gives for it, many trained in one batch.
-
-    Args:
-        model, requests, layers and the rest: as of `ft`.
-
-    Returns:
-        One edit per request, in order, each made on the model as it stands.  A disabling one is among them, and its
-        report says so.
-
-    Raises:
-        UsageError: bad input.
-        MechinterpError: the loss of one of them became NaN or infinite.
-    """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or FT_PRESETS["default"]
-    indices, fingerprint = _layers(model, layers, chosen), model.fingerprint()
-    size = max(1, _MAX_WEIGHTS // (len(indices) * model.d_mlp * model.d_model))
-    edits = []
-    with progress_bar("steps", len(asked) * (chosen.steps + 1), shown=progress) as advance:
-        for start in range(0, len(asked), size):
-            some, started = asked[start : start + size], time.perf_counter()
-            courses = descend(model, [[request] for request in some], indices, chosen, advance)
-            seconds = (time.perf_counter() - started) / len(some)
-            for request, course in zip(some, courses, strict=True):
-                warnings = check_conflicts(model, [request])
-                edits.append(_edit(model, [request], course, chosen, indices, fingerprint, seconds, warnings))
-    return edits
-
-
-def _layers(model: Model, layers: Sequence[int] | None, hparams: FtHparams) -> list[int]:
-    """Without repetition, in order."""
-    family = "ft" if hparams.epsilon is None else "ft-l"
-    wanted = default_layers(model, family) if layers is None else layers
-    return sorted({model.layout.check_layer(layer) for layer in wanted})
-
-
-def _edit(
-    model: Model,
-    requests: Sequence[EditRequest],
-    course: Course,
-    hparams: FtHparams,
-    layers: list[int],
-    fingerprint: str,
-    seconds: float,
-    warnings: Sequence[str],
-) -> Edit:
+def _made(course: Course) -> Made:
     factors = {layer: Factors.of_dense(delta) for layer, delta in course.deltas.items()}
-    limits = Limits(essence=hparams.max_essence)
-    report = judge_batch(model, requests, factors, seconds=seconds, warnings=warnings, limits=limits)
-    return Edit.of(
-        factors,
-        Provenance(
-            method=hparams.variant,
-            model=fingerprint,
-            model_name=model.name,
-            requests=tuple(requests),
-            hparams=hparams.plain() | {"layers": layers},
-            on_top_of=active_edits(model),
-            report=_told(report, course),
-        ),
-    )
+    return Made(WeightChange.of_layers(factors), notes=course)
 
 
 def _told(report: BatchReport, course: Course) -> BatchReport:
@@ -161,13 +76,7 @@ def _told(report: BatchReport, course: Course) -> BatchReport:
     return replace(report, outcomes=tuple(outcomes))
 
 
-def _editor(name: str, presets: dict[str, FtHparams], source: str, layers: str) -> Editor:
-    return Editor(
-        name=name, make=ft, hparams=FtHparams, presets=presets, source=source, layers=layers, each=ft_each,
-        variant=attrgetter("variant"),
-    )  # fmt: skip
-
-
-FT = _editor("ft", FT_PRESETS, "Meng et al. 2022 (FT), but with the loss of all target tokens", "ft")
-FT_L = _editor("ft-l", FT_L_PRESETS, "Zhu et al. 2020, but with the loss of all target tokens (EasyEdit: FT-M)", "ft-l")
-FT_LEGACY = _editor("ft-legacy", FT_LEGACY_PRESETS, "Meng et al. 2022 as they ran it (FT, FT-L)", "ft-l")
+ft = FineTuning("ft", "Meng et al. 2022 (FT), but with the loss of all target tokens", FT_PRESETS)
+ft_l = FineTuning("ft-l", "Zhu et al. 2020, but with the loss of all target tokens (EasyEdit: FT-M)", FT_L_PRESETS)
+ft_legacy = FineTuning("ft-legacy", "Meng et al. 2022 as they ran it (FT, FT-L)", FT_LEGACY_PRESETS)
+"""The three variants, each an `Editor`; call it with the model and the requests."""

@@ -7,9 +7,8 @@ the last layer, divided by the layers that are left, is written at the layer's k
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -19,188 +18,163 @@ from ...errors import MechinterpError, UsageError
 from ...models.layout import MLP, VALUE
 from ...models.model import Model
 from ...runs.progress import progress_bar
-from ..edits.active import active_edits, added
+from ..edits.active import draft
 from ..edits.edit import Edit
 from ..edits.factors import Factors
-from ..edits.provenance import Provenance
 from ..edits.request import EditRequest
-from ..judging.conflicts import check_conflicts
-from ..judging.many import Limits, judge_batch, refuse_disabling
-from ..memory.solve import Cost, cosines, insert_all
-from ..moments.moments import SecondMoment
-from ..rows.contexts import check_contexts, sample_contexts
+from ..edits.weights import WeightChange
+from ..judging.many import Limits
+from ..memory.past_keys import PastKeys
+from ..memory.solve import Cost, Solved
 from ..rows.subjects import context_mean, read_at_subjects
+from ..value.hparams import ValueHparams
 from ..value.value import Value, values_of
-from .batch_hparams import BatchHparams
-from .families import default_layers
+from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
 
-CostOf = Callable[[int], Cost]
-"""The cost of a change of each layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One edit of many facts: what is asked, where, and with what.
-
-    Args:
-        model: the model, with whatever edits are on.
-        requests: what it should say.
-        layers: ascending.
-        hparams: of the method.
-        contexts: templates, the bare one first.
-        method: its name.
-        site: the component whose value is aimed at (at the last layer): the first of `sites`.
-        sites: components that get a δ each while the value is sought.
-        seed: of the contexts, where they were sampled.
-    """
-
-    model: Model
-    requests: tuple[EditRequest, ...]
-    layers: tuple[int, ...]
-    hparams: BatchHparams
-    contexts: tuple[str, ...]
-    method: str
-    sites: tuple[str, ...]
-    seed: int | None
-
-    @staticmethod
-    def of(
-        model: Model,
-        requests: Sequence[EditRequest],
-        layers: Sequence[int] | None,
-        hparams: BatchHparams,
-        contexts: Sequence[str] | None,
-        seed: int,
-        *,
-        method: str,
-        sites: tuple[str, ...],
-        family: str = "memit",
-    ) -> Job:
-        """With the defaults filled in.
-
-        Raises:
-            UsageError: no layers, a layer twice or out of range, bad contexts.
-            MechinterpError: an architecture in which a layer's value is not what it adds to the residual.
-        """
-        chosen = default_layers(model, family) if layers is None else tuple(layers)
-        index = tuple(sorted(model.layout.check_layer(layer) for layer in chosen))
-        if not index or len(set(index)) < len(index):
-            raise UsageError(f"layers={list(chosen)} is no list of different layers; give at least one")
-        if contexts is None:
-            templates = sample_contexts(model, hparams.context_lengths, starts=hparams.context_starts, seed=seed)
-        else:
-            templates = check_contexts(contexts)
-        if sites[0] != VALUE:
-            _check_values_are_added(model, requests[0], index[-1])
-        return Job(model, tuple(requests), index, hparams, templates, method, sites, seed if contexts is None else None)
-
-    def values(self, *, progress: bool) -> list[Value]:
-        """The value step: all requests in one batch, at the last layer."""
-        return values_of(
-            self.model, self.requests, self.layers[-1], contexts=self.contexts, hparams=self.hparams,
-            sites=self.sites, progress=progress,
-        )  # fmt: skip
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the requests, for messages."""
-        return tuple(f"{request.prompt.text!r} -> {request.target!r}" for request in self.requests)
+CONTEXT_MEANS = ("types", "plain")
+SPREADS = ("even", "root")
 
 
-def written(
-    job: Job,
-    cost: CostOf,
-    *,
-    values: Sequence[Value] | None = None,
-    moments: dict[int, SecondMoment],
-    allow_conflicts: bool = False,
-    allow_disabling: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> Edit:
-    """Find the values, write them, judge what came of it.
+@dataclass(frozen=True)
+class BatchHparams(ValueHparams):
+    """How values of many facts are written: each value found as in `ValueHparams`, and
 
     Args:
-        job: what is asked.
-        cost: of a change of each layer.
-        values: v* of each request, where they are known.
-        moments: second moments of the layers, for the report and the provenance.
-        allow_conflicts, allow_disabling, force, progress: as of `Editor`.
+        weight: what is to be preserved counts this much: λ of C (about how many tokens of text each new fact is held
+            against), or α of the identity within AlphaEdit's null space.
+        slack: ρ of the solver: 0 writes every value exactly, 1 is least squares (see `solve`).
+        spread: how much of what is missing each of several layers takes: "even": what is left divided by the number of
+            layers that are left; "root": divided by its square root (PMET).
+        context_mean: how keys are averaged over contexts: "types": the bare prompt counts half, as the published MEMIT
+            code has it; "plain": every context the same.
+        remember: keys of earlier edits of a sequence count as much as this batch's (published MEMIT forgets them).
+        parallel_above: two requests with different targets whose keys have a cosine above this, as the solver sees
+            them, are named in a warning.
+        max_disturbance: an edit that changes more than this share of a layer's output on ordinary text is refused as
+            disabling.
+        max_essence: so is one after which the mean KL(edited || original) after the neutral sentence about the subjects
+            exceeds this many nats; None: it is not measured.
 
     Raises:
-        UsageError: requests that contradict each other, values of other requests.
-        MechinterpError: the edit would disable the model, a key that cannot be written at.
+        UsageError: a value outside its range.
     """
-    model, started = job.model, time.perf_counter()
-    warnings = list(check_conflicts(model, job.requests, allow=allow_conflicts))
-    found = job.values(progress=progress) if values is None else list(values)
-    if len(found) != len(job.requests):
-        raise UsageError(f"{len(found)} values were given for {len(job.requests)} requests; give one for each")
-    for value, request in zip(found, job.requests, strict=True):
-        value.check(request, job.layers[-1], job.sites[0], job.contexts)
-    target = torch.stack([value.v_star for value in found])
-    draft: dict[int, Factors] = {}
-    with progress_bar("layers", len(job.layers), shown=progress and len(job.layers) > 1) as advance:
-        for place, layer in enumerate(job.layers):
-            with added(model, {"draft": draft}):
-                keys, residuals = _missing(job, layer, target, len(job.layers) - place)
-            price = cost(layer)
-            warnings += _parallel(job, layer, price, keys)
-            draft[layer] = insert_all(keys, residuals, price, slack=job.hparams.slack, names=job.names)
-            advance(1)
-    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    factors = {layer: change.to(dtype).compact() for layer, change in draft.items()}
-    limits = Limits(job.hparams.max_disturbance, job.hparams.max_essence, job.hparams.kl_template)
-    report = judge_batch(
-        model, job.requests, factors, seconds=time.perf_counter() - started, moments=moments, values=found,
-        warnings=warnings, limits=limits,
-    )  # fmt: skip
-    more = f" and {len(job.requests) - 1} more" if len(job.requests) > 1 else ""
-    refuse_disabling(report, f"the edit {job.names[0]}{more} by {job.method}", allow=allow_disabling)
-    first = moments[job.layers[0]]
-    return Edit.of(
-        factors,
-        Provenance(
-            method=job.method,
-            model=first.model if not force else model.fingerprint(),
-            model_name=model.name,
-            requests=job.requests,
-            hparams=job.hparams.plain() | {"layers": list(job.layers)},
-            contexts=job.contexts,
-            moments=" ".join(moments[layer].fingerprint() for layer in job.layers),
-            seed=job.seed,
-            on_top_of=active_edits(model),
-            report=report,
-        ),
-    )
+
+    method: ClassVar[str] = "this editor of many facts"
+
+    weight: float = 1000.0
+    slack: float = 1.0
+    spread: str = "even"
+    context_mean: str = "types"
+    context_lengths: tuple[tuple[int, int], ...] = ((5, 10),)
+    remember: bool = True
+    parallel_above: float = 0.9
+    max_disturbance: float = 1.0
+    max_essence: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of(context_mean=CONTEXT_MEANS, spread=SPREADS)
+        self._above_zero("weight", "parallel_above", "max_disturbance", "max_essence")
+        self._not_negative("slack")
 
 
-def _missing(
-    job: Job, layer: int, target: Float[Tensor, "request d_model"], left: int
-) -> tuple[Float64[Tensor, "request d_mlp"], Float64[Tensor, "request d_model"]]:
-    """The keys of one layer on the model as it is now, and the layer's share of what is missing at the last one."""
-    layout, hparams = job.model.layout, job.hparams
-    key_hook, aim = layout.key_hook(layer), layout.hook(job.sites[0], job.layers[-1])
-    read = read_at_subjects(job.model, job.requests, job.contexts, (key_hook, aim))
-    keys = context_mean(read[key_hook], hparams.context_mean)
-    here = context_mean(read[aim], hparams.context_mean) if job.sites[0] == VALUE else read[aim][:, 0].double()
-    share = left if hparams.spread == "even" else math.sqrt(left)
-    return keys, (target.double() - here) / share
+B = TypeVar("B", bound=BatchHparams)
 
 
-def _parallel(job: Job, layer: int, cost: Cost, keys: Float64[Tensor, "request d_mlp"]) -> list[str]:
+class ManyFacts(Editor[B]):
+    """An editor that finds values of many facts and writes them with one solver; what differs is said by each."""
+
+    needs = (MOMENTS, CONTEXTS)
+    sites: ClassVar[tuple[str, ...]]
+    """Components of the last edited layer that get a δ each while a value is sought; the first one's is written."""
+
+    def costs(self, job: Job[B]) -> dict[int, Cost]:
+        """What a change of each layer costs: λC and the keys of earlier edits."""
+        past = past_of(job)
+        return {layer: Cost(moment, job.hparams.weight, past.of(layer)) for layer, moment in job.moments.items()}
+
+    def slack(self, job: Job[B]) -> float:
+        """ρ of the solver."""
+        return job.hparams.slack
+
+    def limits(self, hparams: B) -> Limits:
+        return Limits(hparams.max_disturbance, hparams.max_essence, hparams.kl_template)
+
+    def values(self, job: Job[B]) -> list[Value]:
+        return values_of(
+            job.model, job.requests, job.layers[-1], contexts=job.contexts, hparams=job.hparams, sites=self.sites,
+            progress=job.options.progress,
+        )  # fmt: skip
+
+    def make(self, job: Job[B]) -> Made:
+        """Find the values and write them, layer by layer."""
+        if self.sites[0] != VALUE:
+            _check_values_are_added(job.model, job.requests[0], job.layers[-1])
+        costs = self.costs(job)
+        found = self.values(job) if job.supplies.values is None else list(job.supplies.values)
+        if len(found) != len(job.requests):
+            raise UsageError(f"{len(found)} values were given for {len(job.requests)} requests; give one for each")
+        for value, request in zip(found, job.requests, strict=True):
+            value.check(request, job.layers[-1], self.sites[0], job.contexts)
+        target = torch.stack([value.v_star for value in found])
+        written: dict[int, Factors] = {}
+        warnings: list[str] = []
+        shown = job.options.progress and len(job.layers) > 1
+        with progress_bar("layers", len(job.layers), shown=shown) as advance:
+            for place, layer in enumerate(job.layers):
+                with draft(job.model, written):
+                    keys, residuals = self._missing(job, layer, target, len(job.layers) - place)
+                solved = Solved.of(keys, costs[layer])
+                warnings += _parallel(job, layer, solved)
+                written[layer] = solved.insert(residuals, slack=self.slack(job), names=job.names)
+                advance(1)
+        dtype = torch.float64 if job.model.dtype == torch.float64 else torch.float32
+        factors = {layer: change.to(dtype).compact() for layer, change in written.items()}
+        return Made(WeightChange.of_layers(factors), tuple(found), tuple(warnings))
+
+    def remember(self, job: Job[B], edit: Edit) -> PastKeys:
+        """The keys of the edit added to those of earlier ones.
+
+        They are read with the edit on.  A layer's keys depend on the layers below, so these are the very keys that the
+        edit wrote at, layer by layer.
+        """
+        hooks = {layer: job.model.layout.key_hook(layer) for layer in edit.layers}
+        with edit.on(job.model):
+            read = read_at_subjects(job.model, job.requests, job.contexts, list(hooks.values()))
+        new = {layer: context_mean(read[hook], job.hparams.context_mean) for layer, hook in hooks.items()}
+        return (job.supplies.past or PastKeys()).joined(new)
+
+    def _missing(
+        self, job: Job[B], layer: int, target: Float[Tensor, "request d_model"], left: int
+    ) -> tuple[Float64[Tensor, "request d_mlp"], Float64[Tensor, "request d_model"]]:
+        """The keys of one layer on the model as it is now, and the layer's share of what is missing at the last one."""
+        layout, hparams, aimed = job.model.layout, job.hparams, self.sites[0]
+        key_hook, aim = layout.key_hook(layer), layout.hook(aimed, job.layers[-1])
+        read = read_at_subjects(job.model, job.requests, job.contexts, (key_hook, aim))
+        keys = context_mean(read[key_hook], hparams.context_mean)
+        here = context_mean(read[aim], hparams.context_mean) if aimed == VALUE else read[aim][:, 0].double()
+        share = left if hparams.spread == "even" else math.sqrt(left)
+        return keys, (target.double() - here) / share
+
+
+def past_of(job: Job[B]) -> PastKeys:
+    """Keys of earlier edits, where they count."""
+    past = job.supplies.past if job.hparams.remember else None
+    return past or PastKeys()
+
+
+def _parallel(job: Job[B], layer: int, solved: Solved) -> list[str]:
     """Requests with different targets whose keys are nearly one, so that each gets part of what the other is to say."""
-    if len(keys) < 2:
+    if len(solved.keys) < 2:
         return []
-    exact = cost.seen(keys)
-    apart = cosines(exact @ cost.solve(exact).T)
+    apart = solved.cosines
     targets = [request.target.strip() for request in job.requests]
     differ = torch.tensor([[one != other for other in targets] for one in targets], device=apart.device)
     apart = torch.where(differ, apart, torch.zeros_like(apart)).triu(1)
     count = int((apart > job.hparams.parallel_above).sum())
     if not count:
         return []
-    i, j = divmod(int(apart.argmax()), len(keys))
+    i, j = divmod(int(apart.argmax()), len(apart))
     more = f" (and {count - 1} more pairs)" if count > 1 else ""
     return [
         f"at layer {layer} the keys of {job.names[i]} and {job.names[j]} are nearly parallel (cosine "

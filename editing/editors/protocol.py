@@ -1,136 +1,330 @@
-"""What every editor is: requests in, an edit out, the model left as it was."""
+"""What every editor is: requests in, an edit out, the model left as it was.
+
+An editor's own file says how a change is made of a `Job` (`make`), and what it can do besides; everything that all have
+in common, from looking at the requests to judging what came of them, is said here once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar, Unpack, final
 
-from ...errors import UsageError
-from ...facts.prompts import Fact, Prompt
+from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ..edits.active import active_edits
+from ..edits.change import Change
 from ..edits.edit import Edit
+from ..edits.provenance import Provenance
+from ..edits.report import BatchReport, RomeReport
 from ..edits.request import EditRequest
-from ..memory.past_keys import PastKeys
+from ..hyperparameters import Hparams
+from ..judging.conflicts import check_conflicts
+from ..judging.many import Limits, judge_batch, refuse_disabling
 from ..moments.moments import SecondMoment
-from ..value.hparams import Hparams
+from ..rows.contexts import check_contexts, sample_contexts
+from ..value.hparams import ValueHparams
 from ..value.value import Value
-from .families import family_preset
+from .families import default_layers, family_preset
+from .supplies import Asked, Given, Options, Supplies, gathered, moments_of
 
-Asked = EditRequest | Fact | Prompt
-"""What an edit can be asked from: a fact brings its target_new."""
+H = TypeVar("H", bound=Hparams)
 
-Moments = SecondMoment | Mapping[int, SecondMoment]
+MOMENTS, CONTEXTS = "moments", "contexts"
+"""What an editor can need besides the model and the requests."""
 
 
-@dataclass(frozen=True)
-class Editor:
-    """One editing method under its name, and what it can take.
+@dataclass(frozen=True, eq=False)
+class Job(Generic[H]):
+    """One edit to be made: everything looked at and filled in.
+
+    Args:
+        model: with whatever edits are on.
+        requests: what it should say.
+        layers: ascending.
+        hparams: of the method.
+        contexts: templates, the bare one first; none where the method averages over nothing.
+        moments: layer -> its second moment; none where the method needs none.
+        supplies: what the caller gave.
+        options: how it is to be done.
+    """
+
+    model: Model
+    requests: tuple[EditRequest, ...]
+    layers: tuple[int, ...]
+    hparams: H
+    contexts: tuple[str, ...]
+    moments: Mapping[int, SecondMoment]
+    supplies: Supplies
+    options: Options
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the requests, for messages."""
+        return tuple(f"{request.prompt.text!r} -> {request.target!r}" for request in self.requests)
+
+    @property
+    def seed(self) -> int | None:
+        """What the contexts were drawn with; None where nothing was drawn."""
+        return self.options.seed if self.contexts and self.supplies.contexts is None else None
+
+    def alone(self, i: int, value: Value | None = None) -> Job[H]:
+        """The same for one of the requests, whose value may be known."""
+        supplies = replace(self.supplies, values=None if value is None else [value])
+        return replace(self, requests=self.requests[i : i + 1], supplies=supplies)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What an editor makes of a job.
+
+    Args:
+        change: of the model.
+        values: of the requests, where the method seeks any: how their optimisation went stands in the report.
+        warnings: what may have gone wrong without stopping the edit.
+        notes: of the method's own, for its report.
+    """
+
+    change: Change
+    values: tuple[Value, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    notes: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Editor(ABC, Generic[H]):
+    """One editing method under its name.
 
     Args:
         name: as in `EDITORS`.
-        make: the function behind it: `(model, requests, layers, *, hparams, ...) -> Edit`.
-        hparams: the type of its hyper-parameters.
-        presets: its presets; "default" is one of them.
         source: the publication.
-        layers: whose default layers it takes (`families.toml`); empty: it finds its layers itself.
-        batch: whether several requests can make one edit.
-        moments: whether it needs second moments.
-        contexts: whether it averages over context templates.
-        remember: what it takes as `past` from earlier edits of a sequence, from what it took and the edit it then made:
-            `(model, edit, requests, *, hparams, contexts, past) -> past`; None: it takes nothing.
-        values: the value step for many requests in one batch, where the method has one that does not depend on the
-            other requests: `(model, requests, layers, *, hparams, contexts, progress) -> list[Value]`.
-        each: a faster way to make an edit of every request alone: `(model, requests, layers, *, hparams, seed, force,
-            progress) -> list[Edit]` (and `past`, where it remembers); disabling ones are returned and say so.
-        variant: the editor that hyper-parameters of this type belong to, where several share the type.
+        presets: its presets; "default" is one of them.
+        family: whose default layers it takes (`families.toml`); empty: all layers.
     """
 
     name: str
-    make: Callable[..., Edit]
-    hparams: type[Hparams]
-    presets: Mapping[str, Hparams]
     source: str
-    layers: str = ""
-    batch: bool = True
-    moments: bool = False
-    contexts: bool = False
-    remember: Callable[..., Any] | None = None
-    values: Callable[..., list[Value]] | None = None
-    each: Callable[..., list[Edit]] | None = None
-    variant: Callable[[Any], str] | None = None
+    presets: Mapping[str, H]
+    family: str = ""
 
+    hparams_type: ClassVar[type[Hparams]]
+    """Of its hyper-parameters."""
+    batch: ClassVar[bool] = True
+    """Whether several requests can make one edit."""
+    one_layer: ClassVar[bool] = False
+    """Whether it writes one layer only."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Of `MOMENTS` and `CONTEXTS`."""
+
+    # What a method says of itself.
+
+    @abstractmethod
+    def make(self, job: Job[H]) -> Made:
+        """The change that the requests ask for, on the model as it is in `job`."""
+
+    def values(self, job: Job[H]) -> list[Value]:
+        """The value step for many requests in one batch, each as if it were alone; not every method has one."""
+        raise NotImplementedError
+
+    def make_each(self, job: Job[H]) -> list[Made]:
+        """A faster way to make a change of every request alone; not every method has one."""
+        raise NotImplementedError
+
+    def remember(self, job: Job[H], edit: Edit) -> Any:
+        """What the next edit of a sequence gets as `past`, from this one's job and outcome.
+
+        It is asked with the edits on that were on when this one was made.
+        """
+        raise NotImplementedError
+
+    def judge(self, job: Job[H], made: Made, seconds: float) -> BatchReport | RomeReport:
+        """The report of an edit, every figure "after" taken with it applied."""
+        return judge_batch(
+            job.model, job.requests, made.change, seconds=seconds, moments=job.moments, values=made.values,
+            warnings=made.warnings, limits=self.limits(job.hparams),
+        )  # fmt: skip
+
+    def family_of(self, hparams: H) -> str:
+        """Whose default layers it takes with these hyper-parameters."""
+        return self.family
+
+    def limits(self, hparams: H) -> Limits:
+        """Beyond which an edit of this method is called disabling."""
+        return Limits()
+
+    # What all have in common.
+
+    @final
     def __call__(
         self,
         model: Model,
         requests: Sequence[Asked],
         layers: Sequence[int] | None = None,
         *,
-        moments: Moments | None = None,
-        contexts: Sequence[str] | None = None,
-        past: Any = None,
-        values: Sequence[Value] | None = None,
         preset: str = "default",
-        hparams: Hparams | None = None,
-        seed: int = 0,
-        allow_conflicts: bool = False,
-        allow_disabling: bool = False,
-        force: bool = False,
-        progress: bool = False,
+        hparams: H | None = None,
+        **given: Unpack[Given],
     ) -> Edit:
-        """Make one edit of all requests.  What the method has no use for is not passed on to it.
+        """Make one edit of all requests.
 
         Args:
             model: the model; edits that are on take part, and the new edit then presupposes them.
             requests: what the model should say.
             layers: which MLPs; default: the published ones of this model, where there are any.
-            moments: the second moment of each layer.
-            contexts: templates such as "By the way, {}", the bare "{}" first; default: sampled from the model.
-            past: of earlier edits (`PastKeys`, or what the method calls its own).
-            values: v* of each request, where `self.values` has found them already.
-            preset: a name in `self.presets`.
+            preset: a name in `presets`.
             hparams: hyper-parameters of your own, in place of a preset.
-            seed: of everything random.
-            allow_conflicts: accept requests that contradict each other.
-            allow_disabling: return an edit even if it endangers the model as a whole.
-            force: accept second moments collected from other weights.
-            progress: show bars.
+            given: any of `Supplies` (moments, contexts, past, values, ...) and `Options` (seed, progress, force, ...).
 
         Raises:
             UsageError: bad input; several requests for a method that writes one at a time.
-            MechinterpError: the edit cannot be made, or is disabling.
+            MechinterpError: the edit cannot be made, is disabling (unless allowed), or failed (if success is required).
         """
-        asked = [EditRequest.of(each) for each in requests]
+        job = self.job(model, requests, layers, preset=preset, hparams=hparams, **given)
+        with model.unchanged():
+            return self.edit(job)
+
+    @final
+    def job(
+        self,
+        model: Model,
+        requests: Sequence[Asked],
+        layers: Sequence[int] | None = None,
+        *,
+        preset: str = "default",
+        hparams: H | None = None,
+        **given: Unpack[Given],
+    ) -> Job[H]:
+        """What `__call__` was asked for, checked and with the defaults filled in.
+
+        Raises:
+            UsageError: bad input.
+        """
+        supplies, options = gathered(given)
+        asked = tuple(EditRequest.of(each) for each in requests)
         if not asked:
             raise UsageError(f"{self.name} was given no request; give at least one")
-        if len(asked) > 1 and not self.batch:
+        if supplies.past is not None and not self.remembers:
+            raise UsageError(f"{self.name} remembers nothing of earlier edits; leave past= out")
+        chosen = self.chosen(preset, hparams, model)
+        at = self.layers(model, layers, chosen)
+        moments: Mapping[int, SecondMoment] = {}
+        if self.needs_moments:
+            if supplies.moments is None:
+                raise UsageError(f"{self.name} needs the second moments of the layers it edits; pass moments=")
+            moments = moments_of(model, supplies.moments, at, force=options.force)
+        templates = self.contexts(model, chosen, supplies.contexts, options.seed)
+        return Job(model, asked, at, chosen, templates, moments, supplies, options)
+
+    @final
+    def edit(self, job: Job[H]) -> Edit:
+        """The edit of a job.
+
+        Raises:
+            UsageError: several requests for a method that writes one at a time; requests that contradict each other.
+            MechinterpError: as of `__call__`.
+        """
+        if len(job.requests) > 1 and not self.batch:
             raise UsageError(
-                f"{self.name} writes one fact at a time, not {len(asked)}; edit them one after the other with "
+                f"{self.name} writes one fact at a time, not {len(job.requests)}; edit them one after the other with "
                 "EditSequence, or each alone with edit_each"
             )
-        if past is not None and self.remember is None:
-            raise UsageError(f"{self.name} remembers nothing of earlier edits; leave past= out")
-        options: dict[str, Any] = {
-            "seed": seed, "force": force, "progress": progress, "allow_disabling": allow_disabling,
-        }  # fmt: skip
-        if self.moments:
-            if moments is None:
-                raise UsageError(f"{self.name} needs the second moments of the layers it edits; pass moments=")
-            options["moments"] = moments
-        if self.contexts:
-            options["contexts"] = contexts
-        if self.remember is not None:
-            options["past"] = past
-        if self.values is not None:
-            options["values"] = values
-        if self.batch:
-            options["allow_conflicts"] = allow_conflicts
-        chosen = self.chosen(preset, hparams, model)
-        with model.unchanged():
-            made = self.make(model, asked, layers, hparams=chosen, **options)
-        return made.noted(preset=next((name for name, known in self.presets.items() if known == chosen), "own"))
+        warnings = check_conflicts(job.model, job.requests, allow=job.options.allow_conflicts)
+        started = time.perf_counter()
+        made = self.make(job)
+        seconds = time.perf_counter() - started
+        edit = self.finished(job, replace(made, warnings=warnings + made.warnings), seconds)
+        more = f" and {len(job.requests) - 1} more" if len(job.requests) > 1 else ""
+        name = f"the edit {job.names[0]}{more} by {self.name}"
+        refuse_disabling(edit.report, name, allow=job.options.allow_disabling)
+        if job.options.require_success and not edit.report.success:
+            raise MechinterpError(f"{name} failed: {edit.report.reason}")
+        return edit
 
-    def chosen(self, preset: str = "default", hparams: Hparams | None = None, model: Model | None = None) -> Hparams:
+    @final
+    def finished(self, job: Job[H], made: Made, seconds: float) -> Edit:
+        """What was made, judged and with its origin; a disabling edit says so in its report."""
+        known = (name for name, hparams in self.presets.items() if hparams == job.hparams)
+        figures = {"preset": next(known, "own"), "layers": list(made.change.layers or job.layers)}
+        return Edit.of(
+            made.change,
+            Provenance(
+                method=self.name,
+                model=job.model.fingerprint(),
+                model_name=job.model.name,
+                requests=job.requests,
+                hparams=job.hparams.plain() | figures,
+                contexts=job.contexts,
+                moments=" ".join(moment.fingerprint() for moment in job.moments.values()),
+                seed=job.seed,
+                on_top_of=active_edits(job.model),
+                report=self.judge(job, made, seconds),
+            ),
+        )
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether it needs the second moments of the layers it edits."""
+        return MOMENTS in self.needs
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it takes something of earlier edits of a sequence into account."""
+        return type(self).remember is not Editor.remember
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the values of many requests can be found together."""
+        return type(self).values is not Editor.values
+
+    @property
+    def has_each(self) -> bool:
+        """Whether changes of many requests, each alone, can be made together."""
+        return type(self).make_each is not Editor.make_each
+
+    @final
+    def layers(self, model: Model, given: Sequence[int] | None, hparams: H) -> tuple[int, ...]:
+        """The layers that are meant, ascending.
+
+        Args:
+            model: the model.
+            given: what the caller says; None: the published ones.
+            hparams: which may say more closely what was published.
+
+        Raises:
+            UsageError: no layers, a layer twice or out of range, several for a method that writes one; or none are
+                known for this model.
+        """
+        if given is None:
+            family = self.family_of(hparams)
+            chosen = default_layers(model, family) if family else tuple(range(model.n_layers))
+        else:
+            chosen = tuple(given)
+        index = tuple(sorted(model.layout.check_layer(layer) for layer in chosen))
+        if not index or len(set(index)) < len(index):
+            raise UsageError(f"layers={list(chosen)} is no list of different layers; give at least one")
+        if self.one_layer and len(index) > 1:
+            raise UsageError(f"{self.name} writes one layer, not {list(index)}; give one")
+        return index
+
+    @final
+    def contexts(self, model: Model, hparams: H, given: Sequence[str] | None, seed: int) -> tuple[str, ...]:
+        """The templates that keys and values are averaged over: those given, or sampled ones.
+
+        Raises:
+            UsageError: templates that are none.
+        """
+        if CONTEXTS not in self.needs:
+            return ()
+        if given is not None:
+            return check_contexts(given)
+        if not isinstance(hparams, ValueHparams):
+            raise UsageError(f"{self.name} has no lengths to sample contexts by; pass contexts=")
+        return sample_contexts(model, hparams.context_lengths, starts=hparams.context_starts, seed=seed)
+
+    @final
+    def chosen(self, preset: str = "default", hparams: H | None = None, model: Model | None = None) -> H:
         """The hyper-parameters that these options mean.
 
         Args:
@@ -146,31 +340,12 @@ class Editor:
             if name not in self.presets:
                 raise UsageError(f"{preset!r} is no preset of {self.name}; choose one of {', '.join(self.presets)}")
             return self.presets[name]
-        if not isinstance(hparams, self.hparams):
-            raise UsageError(f"{self.name} takes {self.hparams.__name__}, not {type(hparams).__name__}")
-        if self.variant is not None and self.variant(hparams) != self.name:
+        if not isinstance(hparams, self.hparams_type):
+            raise UsageError(f"{self.name} takes {self.hparams_type.__name__}, not {type(hparams).__name__}")
+        owners = hparams.editors
+        if owners and self.name not in owners:
             raise UsageError(
-                f"these hyper-parameters are of {self.variant(hparams)}, not of {self.name}; use that editor, or "
-                f"change a preset of {self.name} (EDITORS[{self.name!r}].presets[...].with_(...))"
+                f"these hyper-parameters are of {owners[0]}, not of {self.name}; use that editor, or change a preset "
+                f"of {self.name} (EDITORS[{self.name!r}].presets[...].with_(...))"
             )
         return hparams
-
-
-def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: bool) -> dict[int, SecondMoment]:
-    """The second moment of each layer.
-
-    Raises:
-        UsageError: one is missing, or (unless `force`) of another model.
-    """
-    found = {moments.layer: moments} if isinstance(moments, SecondMoment) else dict(moments)
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
-        raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
-    for layer in layers:
-        found[layer].check(model, layer, force=force)
-    return {layer: found[layer] for layer in layers}
-
-
-def past_keys(past: Any) -> PastKeys:
-    """Keys of earlier edits; none by default."""
-    return PastKeys() if past is None else past

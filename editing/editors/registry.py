@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from ...errors import UsageError
-from .alphaedit import ALPHAEDIT
-from .emmet import EMMET
-from .ft import FT, FT_L, FT_LEGACY
-from .kn import KN
-from .memit import MEMIT
-from .pmet import PMET
-from .protocol import Editor
-from .rome_editor import R_ROME, ROME
-from .ultraedit import ULTRAEDIT
+from typing import Any
 
-EDITORS: dict[str, Editor] = {
-    editor.name: editor for editor in (ROME, R_ROME, EMMET, MEMIT, ALPHAEDIT, PMET, ULTRAEDIT, FT, FT_L, FT_LEGACY, KN)
+from ...errors import UsageError
+from .alphaedit import alphaedit
+from .emmet import emmet
+from .ft import ft, ft_l, ft_legacy
+from .kn import kn
+from .memit import memit
+from .pmet import pmet
+from .protocol import Editor
+from .rome import ROME, r_rome
+from .ultraedit import ultraedit
+
+EDITORS: dict[str, Editor[Any]] = {
+    one.name: one for one in (ROME, r_rome, emmet, memit, alphaedit, pmet, ultraedit, ft, ft_l, ft_legacy, kn)
 }
 """All editors, in the order of tables."""
 
 
-def editor(name: str) -> Editor:
+def editor(name: str) -> Editor[Any]:
     """An editor by its name.
 
     Raises:

@@ -7,72 +7,99 @@ v* = the value that makes the model say the target                      (a train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 
-from ...errors import MechinterpError
-from ...facts.prompts import Fact, Prompt
 from ...models.layout import VALUE
 from ...models.model import Model
-from ..edits.active import active_edits
 from ..edits.edit import Edit
 from ..edits.factors import Factors
-from ..edits.provenance import Provenance
+from ..edits.report import RomeReport
 from ..edits.request import EditRequest
-from ..judging.rome import judge
-from ..memory.linear_memory import Insertion, LinearMemory
-from ..moments.moments import SecondMoment
-from ..rows.contexts import check_contexts, sample_contexts
+from ..edits.weights import WeightChange
+from ..judging.rome import judge_one
+from ..memory.linear_memory import LinearMemory
 from ..value.value import Value, values_of
-from .families import default_layers
-from .rome_hparams import RomeHparams, resolve
+from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
+from .rome_presets import PRESETS, RomeHparams
+from .supplies import Asked, Given
+
+
+class Rome(Editor[RomeHparams]):
+    """ROME and r-ROME, which differ in their presets' choice of keys."""
+
+    hparams_type = RomeHparams
+    batch = False
+    one_layer = True
+    needs = (MOMENTS, CONTEXTS)
+
+    def make(self, job: Job[RomeHparams]) -> Made:
+        """A rank-one change of one down-projection."""
+        [request], [layer] = job.requests, job.layers
+        [value] = self.values(job) if job.supplies.values is None else job.supplies.values
+        value.check(request, layer, VALUE, job.contexts)
+        memory, mean = self._memory(job), value.keys.double().mean(0)
+        if job.hparams.keys == "mean":
+            insertion = memory.insert(mean, value.v_star)
+        else:
+            insertion = memory.insert(value.keys[0], value.v_star, along=mean)
+        dtype = torch.float64 if job.model.dtype == torch.float64 else torch.float32
+        factors = Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))
+        return Made(WeightChange.of_layers({layer: factors}), values=(value,), notes=factors)
+
+    def values(self, job: Job[RomeHparams]) -> list[Value]:
+        return values_of(
+            job.model, job.requests, job.layers[0], contexts=job.contexts, hparams=job.hparams,
+            progress=job.options.progress,
+        )  # fmt: skip
+
+    def judge(self, job: Job[RomeHparams], made: Made, seconds: float) -> RomeReport:
+        """More than of other editors, since there is one fact to speak of."""
+        [value] = made.values or ()
+        return judge_one(
+            job.model, self._memory(job), value, made.notes, job.hparams, limits=job.hparams.limits,
+            perplexity_texts=job.supplies.perplexity_texts,
+        )  # fmt: skip
+
+    def _memory(self, job: Job[RomeHparams]) -> LinearMemory:
+        [layer] = job.layers
+        return LinearMemory.of(job.model, layer, job.moments[layer], force=job.options.force)
+
+
+ROME = Rome("rome", "Meng et al. 2022 (ROME; `paper` has the paper's keys, the others its code's)", PRESETS, "rome")
+r_rome = Rome(
+    "r-rome", "Meng et al. 2022 (eq. 2) and Gupta et al. 2024 (r-ROME)",
+    {name: hparams.with_(keys="mean") for name, hparams in PRESETS.items()}, "rome",
+)  # fmt: skip
 
 
 def rome(
     model: Model,
-    asked: EditRequest | Fact | Prompt,
+    asked: Asked,
     layer: int | None = None,
     *,
-    moments: SecondMoment,
     target: str | None = None,
     preset: str = "default",
     hparams: RomeHparams | None = None,
-    variant: str | None = None,
-    contexts: Sequence[str] | None = None,
-    value: Value | None = None,
-    kl: bool = True,
-    seed: int = 0,
-    perplexity_texts: Sequence[str] = (),
-    require_success: bool = False,
-    allow_disabling: bool = False,
-    force: bool = False,
-    progress: bool = False,
+    **given: Unpack[Given],
 ) -> Edit:
     """Make the model complete a prompt with another object, by a rank-one change of one down-projection.
 
     The model is left as it is; apply what comes back with `edit.on(model)` or `edit.bake(model)`.  Look at
-    `edit.report`: an optimisation that failed is returned with `success` False and the reason.
+    `edit.report`: an optimisation that failed is returned with `success` False and the reason.  This is
+    `EDITORS["rome"]` for one request.
 
     Args:
         model: the model; edits that are on take part, and the new edit then presupposes them.
         asked: the request, or a fact or prompt to make it from.
         layer: which MLP; negative counts from the end; default: the published one of this model, where there
             is one (`families.toml`).
-        moments: the layer's second moment.
         target: the new object (of a fact: default its `target_new`).
         preset: "default", "code" (the published implementation) or "paper"; see `PRESET_DIFFERENCES`.
         hparams: hyper-parameters of your own, in place of a preset.
-        variant: "rome" or "r-rome", in place of the hyper-parameters' own.
-        contexts: templates such as "By the way, {}", the bare "{}" first; default: sampled from the model.
-        value: v*, where `values_of` has found it already (with these contexts and hyper-parameters).
-        kl: keep the essence-drift term (False: an ablation).
-        seed: of the contexts.
-        perplexity_texts: texts whose perplexity the edit must not raise by much.
-        require_success: raise when the target does not become the model's own answer.
-        allow_disabling: return an edit even if it endangers the model as a whole.
-        force: accept a second moment collected from other weights.
-        progress: show a bar over the steps.
+        given: moments (the layer's second moment) and others of `Supplies` and `Options`: contexts, seed, progress,
+            allow_disabling, require_success, perplexity_texts, ...
 
     Raises:
         UsageError: bad input (unknown preset, layer out of range, moments of another layer or model, a
@@ -81,58 +108,5 @@ def rome(
             became NaN, or the second moment is singular.
     """
     request = EditRequest.of(asked, target)
-    index = model.layout.check_layer(default_layers(model, "rome")[0] if layer is None else layer)
-    chosen = resolve(preset, hparams, variant)
-    chosen = chosen if kl else chosen.with_(kl_factor=0.0)
-    memory = LinearMemory.of(model, index, moments, force=force)
-    if contexts is None:
-        templates = sample_contexts(model, chosen.context_lengths, seed=seed)
-    else:
-        templates = check_contexts(contexts)
-    if value is None:
-        [value] = values_of(model, [request], index, contexts=templates, hparams=chosen, progress=progress)
-    else:
-        value.check(request, index, VALUE, templates)
-    insertion = _insert(memory, value, chosen)
-    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    factors = {index: Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))}
-    report = judge(
-        model,
-        request,
-        index,
-        memory,
-        value,
-        factors[index],
-        chosen,
-        perplexity_texts=perplexity_texts,
-    )
-    name = f"the edit {request.prompt.text!r} -> {request.target!r} at layer {index} of {model.name}"
-    if report.disabling and not allow_disabling:
-        raise MechinterpError(
-            f"{name} would disable the model: {report.disabling}; pass allow_disabling=True to get it"
-        )
-    if require_success and not report.success:
-        raise MechinterpError(f"{name} failed: {report.reason}")
-    return Edit.of(
-        factors,
-        Provenance(
-            method=chosen.variant,
-            model=moments.model if not force else model.fingerprint(),
-            model_name=model.name,
-            requests=(request,),
-            hparams=chosen.plain() | {"preset": preset if hparams is None else "own", "layer": index},
-            contexts=templates,
-            moments=moments.fingerprint(),
-            seed=seed if contexts is None else None,
-            on_top_of=active_edits(model),
-            report=report,
-        ),
-    )
-
-
-def _insert(memory: LinearMemory, value: Value, hparams: RomeHparams) -> Insertion:
-    """The variant's choice of keys."""
-    mean = value.keys.double().mean(0)
-    if hparams.variant == "r-rome":
-        return memory.insert(mean, value.v_star)
-    return memory.insert(value.keys[0], value.v_star, along=mean)
+    layers = None if layer is None else [layer]
+    return ROME(model, [request], layers, preset=preset, hparams=hparams, **given)

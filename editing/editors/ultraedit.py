@@ -11,8 +11,9 @@ No subject, no optimisation, no second moment: one forward, one backward and one
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float64
@@ -20,121 +21,88 @@ from torch import Tensor
 
 from ...errors import MechinterpError
 from ...models.model import Model
-from ..edits.active import active_edits, effective_weight
+from ..edits.active import effective_weight
 from ..edits.edit import Edit
 from ..edits.factors import Factors
-from ..edits.provenance import Provenance
-from ..edits.request import EditRequest
+from ..edits.weights import WeightChange
 from ..gradients.signals import LifelongStatistics, Signals, Spread, signals_of, together
-from ..judging.conflicts import check_conflicts
-from ..judging.many import Limits, judge_batch, refuse_disabling
-from ..value.hparams import Hparams
-from .families import default_layers
-from .protocol import Asked, Editor
-from .ultraedit_hparams import PRESETS, UltraHparams
+from ..hyperparameters import LR_RULES, Hparams
+from ..judging.many import Limits
+from .protocol import Editor, Job, Made
 
 
-def ultraedit(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    hparams: UltraHparams | None = None,
-    past: LifelongStatistics | None = None,
-    allow_conflicts: bool = False,
-    allow_disabling: bool = False,
-    seed: int = 0,
-    force: bool = False,
-    progress: bool = False,
-) -> Edit:
-    """Make the model say the targets of all requests by one regularised solve per layer.
+@dataclass(frozen=True)
+class UltraHparams(Hparams):
+    """How keys and gradients become a change.
 
     Args:
-        model: the model; edits that are on take part, and the new edit then presupposes them.
-        requests: what it should say.
-        layers: which layers; default: the published ones of this model, where there are any.
-        hparams: default: `PRESETS["default"]`.
-        past: the statistics of earlier edits (`remember_statistics`); those of these requests are added before they are
-            used.
-        allow_conflicts: accept requests that contradict each other.
-        allow_disabling: return an edit even if it endangers the model as a whole.
-        seed: nothing here is drawn, so it has no effect; every editor takes one.
-        force: nothing here is collected from other weights, so it has no effect either.
-        progress: there is nothing to wait for, so it has no effect.
+        lr: η.
+        lr_rule: "absolute": as it is; "relative": in units of √mean(output²)/d_mlp, where the output is that of the
+            layer at the tokens that are edited: η is then about the size of v next to that output, the same on models
+            of every width and scale.
+        ridge: what is added to HᵀH.
+        warm_up: with fewer tokens seen than this, no coordinate's own mean and spread are known well enough: keys and
+            gradients are then only scaled to unit root mean square.
+        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
+            exceeds this many nats is refused as disabling; None: it is not measured.
 
     Raises:
-        UsageError: bad input.
-        MechinterpError: gradients that vanish or are not finite, or a disabling edit.
+        UsageError: a value outside its range.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
-    warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers)
-    started = time.perf_counter()
-    factors = _solve_layers(model, together(signals_of(model, asked, indices)), past or LifelongStatistics(), chosen)
-    seconds = time.perf_counter() - started
-    edit = _edit(model, asked, factors, chosen, model.fingerprint(), seconds, warnings)
-    refuse_disabling(edit.report, "the edit by ultraedit", allow=allow_disabling)
-    return edit
+
+    method: ClassVar[str] = "UltraEdit"
+
+    lr: float = 1.5
+    lr_rule: str = "relative"
+    ridge: float = 1.0
+    warm_up: int = 20
+    max_essence: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        self._one_of(lr_rule=LR_RULES)
+        self._above_zero("lr", "ridge", "max_essence")
+        self._not_negative("warm_up")
 
 
-def ultraedit_each(
-    model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
-    *,
-    hparams: UltraHparams | None = None,
-    past: LifelongStatistics | None = None,
-    seed: int = 0,
-    force: bool = False,
-    progress: bool = False,
-) -> list[Edit]:
-    """An edit of each request alone: what `ultraedit` gives for it, keys and gradients of many read together.
+ULTRA_PRESETS: dict[str, UltraHparams] = {
+    "default": UltraHparams(),
+    "published": UltraHparams(lr=1e-6, lr_rule="absolute", warm_up=2, max_essence=None),
+}
+"""`published`: of GPT-J (layers 18 to 26, 100 requests at a time) in the code of UltraEdit (TMLR 2026).
 
-    Args:
-        model, requests, layers and the rest: as of `ultraedit`.
-
-    Returns:
-        One edit per request, in order.  A disabling one is among them, and its report says so.
-
-    Raises:
-        UsageError: bad input.
-        MechinterpError: gradients that vanish or are not finite.
-    """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
-    indices, fingerprint, edits = _layers(model, layers), model.fingerprint(), []
-    started = time.perf_counter()
-    signals = signals_of(model, asked, indices)
-    seconds = (time.perf_counter() - started) / len(asked)
-    for request, own in zip(asked, signals, strict=True):
-        factors = _solve_layers(model, own, past or LifelongStatistics(), chosen)
-        edits.append(_edit(model, [request], factors, chosen, fingerprint, seconds, check_conflicts(model, [request])))
-    return edits
+`default` was measured on 50 facts of the bundled `atlas` at layer 6, alone and in one batch.  η = 1.2: ES 82 and 68,
+PS 70 and 46, NS 69 and 89; η = 1.5: ES 96 and 86, PS 86 and 74, NS 44 and 78.  Lower layers are worse:
+the method edits at the answer's token, where they do not yet know the subject.
+"""
 
 
-def remember_statistics(
-    model: Model,
-    made: Edit,
-    requests: Sequence[EditRequest],
-    *,
-    hparams: Hparams,
-    contexts: Sequence[str] | None = None,
-    past: LifelongStatistics | None = None,
-) -> LifelongStatistics:
-    """The statistics after an edit, for the next one of a sequence.
+class UltraEdit(Editor[UltraHparams]):
+    """UltraEdit; what it takes as `past` are the statistics of earlier edits (`LifelongStatistics`)."""
 
-    Args:
-        model: with the edits on that were on when this one was made.
-        made: the edit.
-        requests: that it was made for.
-        hparams, contexts: of no use here; every editor that remembers is told them.
-        past: the statistics before.
-    """
-    return (past or LifelongStatistics()).joined(together(signals_of(model, requests, made.layers)))
+    hparams_type = UltraHparams
+
+    def make(self, job: Job[UltraHparams]) -> Made:
+        """One regularised solve per layer."""
+        return _made(job, together(signals_of(job.model, job.requests, job.layers)))
+
+    def make_each(self, job: Job[UltraHparams]) -> list[Made]:
+        """A change of each request alone, keys and gradients of many read together."""
+        return [_made(job, own) for own in signals_of(job.model, job.requests, job.layers)]
+
+    def remember(self, job: Job[UltraHparams], edit: Edit) -> LifelongStatistics:
+        """The statistics with those of these requests."""
+        return _past(job).joined(together(signals_of(job.model, job.requests, edit.layers)))
+
+    def limits(self, hparams: UltraHparams) -> Limits:
+        return Limits(essence=hparams.max_essence)
 
 
-def _layers(model: Model, layers: Sequence[int] | None) -> list[int]:
-    """Without repetition, in order."""
-    wanted = default_layers(model, "ultraedit") if layers is None else layers
-    return sorted({model.layout.check_layer(layer) for layer in wanted})
+def _past(job: Job[UltraHparams]) -> LifelongStatistics:
+    return job.supplies.past or LifelongStatistics()
+
+
+def _made(job: Job[UltraHparams], signals: Mapping[int, Signals]) -> Made:
+    return Made(WeightChange.of_layers(_solve_layers(job.model, signals, _past(job), job.hparams)))
 
 
 def _solve_layers(
@@ -173,32 +141,5 @@ def _normalised(
     return both[:, : h.shape[1]], both[:, h.shape[1] :]
 
 
-def _edit(
-    model: Model,
-    requests: Sequence[EditRequest],
-    factors: Mapping[int, Factors],
-    hparams: UltraHparams,
-    fingerprint: str,
-    seconds: float,
-    warnings: Sequence[str],
-) -> Edit:
-    return Edit.of(
-        factors,
-        Provenance(
-            method="ultraedit",
-            model=fingerprint,
-            model_name=model.name,
-            requests=tuple(requests),
-            hparams=hparams.plain() | {"layers": sorted(factors)},
-            on_top_of=active_edits(model),
-            report=judge_batch(
-                model, requests, factors, seconds=seconds, warnings=warnings, limits=Limits(essence=hparams.max_essence)
-            ),
-        ),
-    )
-
-
-ULTRAEDIT = Editor(
-    name="ultraedit", make=ultraedit, hparams=UltraHparams, presets=PRESETS, source="UltraEdit (TMLR 2026)",
-    layers="ultraedit", remember=remember_statistics, each=ultraedit_each,
-)  # fmt: skip
+ultraedit = UltraEdit("ultraedit", "UltraEdit (TMLR 2026)", ULTRA_PRESETS, "ultraedit")
+"""Write many facts at once by one solve per layer: an `Editor`; call it with the model and the requests."""

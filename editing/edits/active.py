@@ -1,8 +1,8 @@
-"""Edits that are on: added to the values as they leave the down-projection, the weights untouched.
+"""Edits that are on: added to what leaves the matrices they change, the weights untouched.
 
-The change is put in by a forward hook of the projection itself, which sees the key that was really used
-(whatever a patch wrote at the key's hook point) and comes before anything that is written at the value's hook
-point.  So an edit that is on and an edit that is baked into the weights agree under every other intervention.
+The change is put in by a forward hook of the matrix itself, which sees the input that was really used (whatever a patch
+wrote at its hook point) and comes before anything that is written at the output's hook point.  So an edit that is on
+and an edit that is baked into the weights agree under every other intervention.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...models.layout import DOWN
 from ...models.model import Model
 from .factors import Factors
 
-_on: WeakKeyDictionary[nn.Module, list[tuple[str, Mapping[int, Factors]]]] = WeakKeyDictionary()
-"""Blocks of a stack -> the edits that are on now, as (digest, factors by layer), outermost first."""
+Places = Mapping[tuple[str, int], Factors]
+"""(matrix, layer) -> the change of that matrix."""
+
+_on: WeakKeyDictionary[nn.Module, list[tuple[str, Places]]] = WeakKeyDictionary()
+"""Blocks of a stack -> the edits that are on now, as (digest, what they add to weights), outermost first."""
 
 
 def active_edits(model: Model) -> tuple[str, ...]:
@@ -28,47 +32,59 @@ def active_edits(model: Model) -> tuple[str, ...]:
     return tuple(digest for digest, _ in _on.get(model.layout.blocks, []))
 
 
-def effective_weight(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """The down-projection as it acts now: the weights, and the edits that are on."""
-    weight = model.layout.down_projection(layer).detach()
+def effective_weight(model: Model, layer: int, matrix: str = DOWN) -> Float[Tensor, "d_in d_out"]:
+    """An MLP matrix as it acts now: the weights, and the edits that are on."""
+    weight = model.layout.mlp_matrix(matrix, layer).detach()
     for _, factors in _on.get(model.layout.blocks, []):
-        if layer in factors:
-            weight = weight + factors[layer].dense.to(weight)
+        if (matrix, layer) in factors:
+            weight = weight + factors[matrix, layer].dense.to(weight)
     return weight
 
 
 @contextmanager
-def added(model: Model, edits: Mapping[str, Mapping[int, Factors]]) -> Iterator[None]:
-    """Add changes to the down-projections of some layers for the length of the block.
+def noted(model: Model, edits: Mapping[str, Places]) -> Iterator[None]:
+    """Let edits count as being on for the length of the block.
 
     Args:
         model: the model.
-        edits: digest of an edit -> its change of each layer.
+        edits: digest of an edit -> what it adds to weights; nothing where it acts on something else.
     """
     entries = list(edits.items())
-    by_layer: dict[int, list[Factors]] = defaultdict(list)
-    for _, factors in entries:
-        for layer, change in factors.items():
-            by_layer[layer].append(change)
+    here = _on.setdefault(model.layout.blocks, [])
+    here.extend(entries)
+    try:
+        yield
+    finally:
+        for entry in entries:
+            here.remove(entry)
+
+
+@contextmanager
+def added(model: Model, edits: Mapping[str, Places]) -> Iterator[None]:
+    """Add changes to MLP matrices for the length of the block.
+
+    Args:
+        model: the model.
+        edits: digest of an edit -> its change of each matrix.
+    """
+    by_place: dict[tuple[str, int], list[Factors]] = defaultdict(list)
+    for factors in edits.values():
+        for place, change in factors.items():
+            by_place[place].append(change)
     with ExitStack() as stack:
-        for layer, changes in by_layer.items():  # one hook for all: a sequence may have hundreds of edits
+        for (matrix, layer), changes in by_place.items():  # one hook for all: a sequence may have hundreds of edits
             change = changes[0] if len(changes) == 1 else Factors.joined(changes).compact()
-            stack.callback(_projection(model, layer).register_forward_hook(_adder(change)).remove)
-        here = _on.setdefault(model.layout.blocks, [])
-        here.extend(entries)
-        try:
+            projection = model.layout.mlp_projection(matrix, layer)
+            stack.callback(projection.register_forward_hook(_adder(change)).remove)
+        with noted(model, edits):
             yield
-        finally:
-            for entry in entries:
-                here.remove(entry)
 
 
-def _projection(model: Model, layer: int) -> nn.Module:
-    """The plain linear map between the key's and the value's hook point."""
-    site = model.layout.value_hook(layer).rpartition(".")[0]
-    projection = model.bridge.get_submodule(site).original_component
-    assert isinstance(projection, nn.Module)
-    return projection
+@contextmanager
+def draft(model: Model, factors: Mapping[int, Factors]) -> Iterator[None]:
+    """Changes of down-projections that are tried and belong to no edit yet."""
+    with added(model, {"draft": {(DOWN, layer): change for layer, change in factors.items()}}):
+        yield
 
 
 def _adder(change: Factors):  # type: ignore[no-untyped-def]  # torch fixes the hook's signature

@@ -9,46 +9,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import UsageError
+from ...models.layout import DOWN
 from ...models.model import Model
-from ...runs.hashing import short, tensor_hash
-from .active import active_edits, added
+from ...runs.hashing import short
+from .active import active_edits, added, noted
+from .bake import Undo, bake
+from .change import Change
+from .export import check_export, to_hf
 from .factors import Factors
-from .provenance import Provenance
+from .provenance import Part, Provenance
 from .report import BatchReport, RomeReport
-
-if TYPE_CHECKING:
-    from .bake import Undo
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One edit as it was made: its change of each layer and its origin."""
-
-    factors: Mapping[int, Factors]
-    provenance: Provenance
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) over the change and the weights it is for: what it does, not what is known about it."""
-        digest = hashlib.sha256(self.provenance.model.encode())
-        for layer in sorted(self.factors):
-            digest.update(f"{layer} {tensor_hash(self.factors[layer].u, self.factors[layer].v)}".encode())
-        return digest.hexdigest()
+from .saved import load_parts, save_parts
+from .weights import WeightChange
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """A change of MLP down-projections that can be applied, undone, saved and composed.
+    """A change of a model that can be applied, undone, saved and composed.
 
     Args:
         parts: the edits it consists of, in the order in which they were joined; most edits have one.
@@ -73,9 +58,15 @@ class Edit:
                 )
 
     @staticmethod
-    def of(factors: Mapping[int, Factors], provenance: Provenance) -> Edit:
-        """An edit of one part."""
-        return Edit((Part(dict(factors), provenance),))
+    def of(change: Change | Mapping[int, Factors], provenance: Provenance) -> Edit:
+        """An edit of one part.
+
+        Args:
+            change: what it does; a mapping layer -> factors is a change of down-projections.
+            provenance: its origin.
+        """
+        whole = change if isinstance(change, Change) else WeightChange.of_layers(change)
+        return Edit((Part(whole, provenance),))
 
     @property
     def digest(self) -> str:
@@ -91,22 +82,47 @@ class Edit:
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers it changes."""
-        return tuple(sorted({layer for part in self.parts for layer in part.factors}))
+        return tuple(sorted({layer for part in self.parts for layer in part.change.layers}))
 
-    def factors(self, layer: int) -> Factors:
-        """The change of one layer, the parts side by side.
+    @property
+    def is_weights(self) -> bool:
+        """Whether it is a change of weights alone: what can be baked, exported, forecast and carried by a row."""
+        return all(isinstance(part.change, WeightChange) for part in self.parts)
+
+    @property
+    def weights(self) -> WeightChange:
+        """The change of weights, the parts side by side.
 
         Raises:
-            UsageError: the edit does not touch this layer.
+            UsageError: some part is no change of weights.
         """
-        found = [part.factors[layer] for part in self.parts if layer in part.factors]
-        if not found:
-            raise UsageError(f"the edit changes layer {', '.join(map(str, self.layers))}, not layer {layer}")
-        return Factors.joined(found)
+        found = []
+        for part in self.parts:
+            if not isinstance(part.change, WeightChange):
+                raise UsageError(
+                    f"the edit {part} by {part.provenance.method} acts on {part.change.acts_on}, not on weights, so it "
+                    "cannot be baked, exported or forecast; apply it with edit.on(model)"
+                )
+            found.append(part.change)
+        return found[0] if len(found) == 1 else WeightChange.joined(found)
 
-    def delta(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-        """ΔW of one layer, dense, with keys as rows."""
-        return self.factors(layer).dense
+    def factors(self, layer: int, matrix: str = DOWN) -> Factors:
+        """The change of one matrix, the parts side by side.
+
+        Raises:
+            UsageError: the edit does not touch it, or is no change of weights.
+        """
+        found = self.weights.of(layer, matrix)
+        if found is None:
+            raise UsageError(
+                f"the edit changes layer {', '.join(map(str, self.layers))}, not the {matrix}-projection of layer "
+                f"{layer}"
+            )
+        return found
+
+    def delta(self, layer: int, matrix: str = DOWN) -> Float[Tensor, "d_in d_out"]:
+        """ΔW of one matrix, dense, with inputs as rows (of a down-projection: keys)."""
+        return self.factors(layer, matrix).dense
 
     @property
     def provenance(self) -> Provenance:
@@ -163,37 +179,22 @@ class Edit:
             origin = part.provenance
             if not force and found != origin.model:
                 raise UsageError(
-                    f"the edit {self._names(part)} was made for {origin.model_name} (fingerprint "
+                    f"the edit {part} was made for {origin.model_name} (fingerprint "
                     f"{short(origin.model)}), but the model at hand is {model.name} (fingerprint "
                     f"{short(found)}); pass force=True to apply it all the same"
                 )
-            for layer, change in part.factors.items():
-                shape = tuple(model.layout.down_projection(layer).shape)
-                if shape != (change.u.shape[1], change.v.shape[1]):
-                    raise UsageError(
-                        f"the edit changes a matrix of shape {(change.u.shape[1], change.v.shape[1])}, but "
-                        f"layer {layer} of {model.name} has one of shape {shape}; it belongs to "
-                        f"{origin.model_name or 'another model'}"
-                    )
+            part.change.check(model, origin.model_name)
             if part.digest in active:
-                raise UsageError(f"the edit {self._names(part)} is on already; applying it twice would double it")
+                raise UsageError(f"the edit {part} is on already; applying it twice would double it")
             if force:
                 continue
             missing = set(origin.on_top_of) - there
             if missing:
                 raise UsageError(
-                    f"the edit {self._names(part)} was made while other edits were on "
+                    f"the edit {part} was made while other edits were on "
                     f"({', '.join(short(digest) for digest in sorted(missing))}), which it presupposes; "
                     "apply them too (first | second), or pass force=True"
                 )
-
-    @staticmethod
-    def _names(part: Part) -> str:
-        requests = part.provenance.requests
-        if not requests:
-            return short(part.digest)
-        more = f" and {len(requests) - 1} more" if len(requests) > 1 else ""
-        return repr(f"{requests[0].prompt.text} -> {requests[0].target}") + more
 
     @contextmanager
     def on(self, model: Model, *, force: bool = False) -> Iterator[Model]:
@@ -202,15 +203,25 @@ class Edit:
         Edits nest and add up.  They are taken off again when the block ends, by an exception too.
 
         Args:
-            model: the model; the same one is yielded.
+            model: the model.
             force: apply it to other weights than it was made for.
+
+        Yields:
+            the model to be asked: the same one, unless the edit changes what goes in or who answers.
 
         Raises:
             UsageError: see `check`.
         """
         self.check(model, force=force)
-        with added(model, {part.digest: part.factors for part in self.parts}):
-            yield model
+        weights = {part.digest: part.change for part in self.parts if isinstance(part.change, WeightChange)}
+        asked = model
+        with ExitStack() as stack:
+            stack.enter_context(added(model, {digest: change.factors for digest, change in weights.items()}))
+            for part in self.parts:
+                if part.digest not in weights:
+                    stack.enter_context(noted(model, {part.digest: {}}))
+                    asked = stack.enter_context(part.change.on(asked))
+            yield asked
 
     def bake(self, model: Model, *, force: bool = False) -> Undo:
         """Write the edit into the weights, in place.
@@ -219,17 +230,16 @@ class Edit:
             a handle whose `undo()` restores the exact bytes.
 
         Raises:
-            UsageError: see `check`.
+            UsageError: see `check`; an edit that is no change of weights.
+            MechinterpError: something holds the weights unchanged at the moment.
         """
-        from .bake import bake
-
-        return bake(self, model, force=force)
+        change = self.weights
+        self.check(model, force=force)
+        return bake(change, model)
 
     def save(self, path: str | Path) -> None:
         """Write it as a safetensors file of a few kilobytes, its origin in the header."""
-        from .saved import save_edit
-
-        save_edit(self, path)
+        save_parts(self.parts, path)
 
     @staticmethod
     def load(path: str | Path) -> Edit:
@@ -239,18 +249,31 @@ class Edit:
             UsageError: no such file, or not an edit.
             MechinterpError: the file is damaged or cut short.
         """
-        from .saved import load_edit
-
-        return load_edit(path)
+        return Edit(load_parts(path))
 
     def to_hf(self, model: Model, folder: str | Path, *, overwrite: bool = False, force: bool = False) -> None:
-        """Write the edited model as a Hugging Face folder that plain transformers loads (`export.to_hf`)."""
-        from .export import to_hf
+        """Write the edited model as a Hugging Face folder that plain transformers loads, the edit beside the weights.
 
-        to_hf(self, model, folder, overwrite=overwrite, force=force)
+        The model in memory is left as it was; the folder is written aside and renamed, so that it is whole or not
+        there.
+
+        Args:
+            model: the model it was made for.
+            folder: where to.
+            overwrite: replace a saved model that is there.
+            force: accept another model than the edit was made for.
+
+        Raises:
+            UsageError: the folder is there and not empty (with `overwrite`: and holds something else than a saved
+                model), has no parent folder, or the edit does not belong to the model or is no change of weights.
+        """
+        change = self.weights
+        check_export(folder, overwrite=overwrite)
+        self.check(model, force=force)
+        to_hf(self.parts, change, model, Path(folder))
 
     def __repr__(self) -> str:
-        inner: Sequence[str] = [f"{self._names(part)} by {part.provenance.method}" for part in self.parts[:3]]
+        inner: Sequence[str] = [f"{part} by {part.provenance.method}" for part in self.parts[:3]]
         more = f" and {len(self.parts) - 3} more" if len(self.parts) > 3 else ""
-        layers = ", ".join(map(str, self.layers))
-        return f"Edit({'; '.join(inner)}{more}; layer {layers})"
+        layers = f"; layer {', '.join(map(str, self.layers))}" if self.layers else ""
+        return f"Edit({'; '.join(inner)}{more}{layers})"

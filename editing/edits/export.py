@@ -5,34 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import UsageError
 from ...models.layout import clean_state_dict
 from ...models.model import Model
-from .saved import save_edit
-
-if TYPE_CHECKING:
-    from .edit import Edit
+from .bake import bake
+from .provenance import Part
+from .saved import save_parts
+from .weights import WeightChange
 
 EDIT_FILE = "mechinterp-edit.safetensors"
 """The edit itself, laid beside the weights it went into."""
 
 
-def to_hf(edit: Edit, model: Model, folder: str | Path, *, overwrite: bool = False, force: bool = False) -> None:
-    """Write model and tokenizer with the edit baked in; the model in memory is left as it was.
-
-    Args:
-        edit: what is written into the weights.
-        model: the model it was made for.
-        folder: where to; it is written aside and renamed, so that it is whole or not there.
-        overwrite: replace a saved model that is there.
-        force: accept another model than the edit was made for.
+def check_export(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that an edited model cannot be written to, before anything is computed.
 
     Raises:
         UsageError: the folder is there and not empty (with `overwrite`: and holds something else than a saved model),
-            has no parent folder, or the edit does not belong to the model.
+            or has no parent folder.
     """
     target = Path(folder)
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not overwrite)):
@@ -41,9 +35,13 @@ def to_hf(edit: Edit, model: Model, folder: str | Path, *, overwrite: bool = Fal
         raise UsageError(f"{str(target)!r} holds no saved model (config.json) and is not replaced; give another folder")
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{str(target)!r} cannot be written: there is no folder {str(target.absolute().parent)!r}")
+
+
+def to_hf(parts: Sequence[Part], change: WeightChange, model: Model, target: Path) -> None:
+    """Write model and tokenizer with a change baked in, and the edit it comes from, aside; then rename."""
     aside = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}."))
     try:
-        undo = edit.bake(model, force=force)
+        undo = bake(change, model)
         try:
             hf_model: Any = model.bridge.original_model
             state = {name: tensor.contiguous() for name, tensor in clean_state_dict(hf_model).items()}
@@ -51,7 +49,7 @@ def to_hf(edit: Edit, model: Model, folder: str | Path, *, overwrite: bool = Fal
         finally:
             undo.undo()
         model.tokenizer.save_pretrained(aside)
-        save_edit(edit, aside / EDIT_FILE)
+        save_parts(parts, aside / EDIT_FILE)
         os.chmod(aside, 0o755)
         if target.exists():
             shutil.rmtree(target)

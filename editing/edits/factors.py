@@ -14,19 +14,19 @@ from ...errors import MechinterpError, UsageError
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """ΔW = Uᵀ V for a down-projection W with keys as rows.
+    """ΔW = Uᵀ V for a matrix W with its inputs as rows (of a down-projection: keys).
 
     Args:
-        u: the side of the keys.
-        v: the side of the values.
+        u: the side of the inputs.
+        v: the side of the outputs.
 
     Raises:
         MechinterpError: NaN or infinite entries.
         UsageError: sides of different rank.
     """
 
-    u: Float[Tensor, "_rank d_mlp"]
-    v: Float[Tensor, "_rank d_model"]
+    u: Float[Tensor, "_rank d_in"]
+    v: Float[Tensor, "_rank d_out"]
 
     def __post_init__(self) -> None:
         if self.u.shape[0] != self.v.shape[0]:
@@ -35,7 +35,7 @@ class Factors:
             raise MechinterpError("the update holds NaN or infinite values")
 
     @staticmethod
-    def of_dense(delta: Float[Tensor, "d_mlp d_model"]) -> Factors:
+    def of_dense(delta: Float[Tensor, "d_in d_out"]) -> Factors:
         """A change that has no factors of its own: U = ΔWᵀ, V = I, which multiply to it exactly."""
         return Factors(delta.T.contiguous(), torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device))
 
@@ -51,7 +51,7 @@ class Factors:
         return int(self.u.shape[0])
 
     @property
-    def dense(self) -> Float[Tensor, "d_mlp d_model"]:
+    def dense(self) -> Float[Tensor, "d_in d_out"]:
         """ΔW itself."""
         return self.u.T @ self.v
 
@@ -63,7 +63,7 @@ class Factors:
         """The same change with no more terms than the matrix has columns."""
         return Factors.of_dense(self.dense) if self.rank > self.v.shape[1] else self
 
-    def apply(self, keys: Float[Tensor, "*n d_mlp"]) -> Float[Tensor, "*n d_model"]:
+    def apply(self, keys: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         """What the change adds to the values of these keys, in the precision of the finer of the two."""
         dtype = torch.promote_types(keys.dtype, self.u.dtype)
         u, v = (side.to(device=keys.device, dtype=dtype) for side in (self.u, self.v))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from ...runs.hashing import short
 from ...runs.versions import versions
+from .change import Change
 from .report import BatchReport, RomeReport
 from .request import EditRequest
 
@@ -15,7 +19,7 @@ class Provenance:
     """The origin of one edit.
 
     Args:
-        method: "rome", "r-rome", ...; or the name of whoever made the factors.
+        method: the editor's name in `EDITORS`; or the name of whoever made the change.
         model: fingerprint of the weights it was made for.
         model_name: the model's name, for messages.
         requests: what was asked for.
@@ -44,3 +48,23 @@ class Provenance:
     def request(self) -> EditRequest | None:
         """What was asked for, where it was one thing."""
         return self.requests[0] if len(self.requests) == 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One edit as it was made: its change of the model, and its origin."""
+
+    change: Change
+    provenance: Provenance
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the change and the weights it is for: what it does, not what is known about it."""
+        return hashlib.sha256(f"{self.provenance.model} {self.change.digest}".encode()).hexdigest()
+
+    def __str__(self) -> str:
+        requests = self.provenance.requests
+        if not requests:
+            return short(self.digest)
+        more = f" and {len(requests) - 1} more" if len(requests) > 1 else ""
+        return repr(f"{requests[0].prompt.text} -> {requests[0].target}") + more

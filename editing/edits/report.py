@@ -108,17 +108,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LayerChange:
-    """How much of one layer an edit changes.
+    """How much of one matrix an edit changes.
 
     Args:
         layer: which.
         norm_ratio: ‖ΔW‖/‖W‖ (Frobenius).
         disturbance: √(E‖ΔWᵀk‖² / E‖Wᵀk‖²) over the keys of the second moment; None without one made from text.
+        matrix: which of the layer's MLP: "down", "up" or "gate".
     """
 
     layer: int
     norm_ratio: float
     disturbance: float | None
+    matrix: str = "down"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ with RowEdits(edits).on(model) as carried:
     carried.rows([0, 0, 1, 2])      # rows 0 and 1 carry the first edit, row 2 the second, row 3 the third
     logits = model.logits(ids)
 
-Like an edit that is on, the change is put in by a forward hook of the projection itself: row i with key k receives
+Like an edit that is on, the change is put in by a forward hook of the matrix itself: row i with input k receives
 Σ_r (k·u_r) v_r of its own edit.  No weight is touched.
 """
 
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
-from .active import _projection
 from .edit import Edit
 
 UNEDITED = -1
@@ -33,18 +32,24 @@ class RowEdits:
     numbers.  That is little for edits of one fact, and much for edits of hundreds: give those to `edit.on(model)`.
 
     Args:
-        edits: each made for the model as it stands, not on top of one another.
+        edits: changes of weights, each made for the model as it stands, not on top of one another.
 
     Raises:
-        UsageError: no edit.
+        UsageError: no edit, or one that is no change of weights.
     """
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         if not edits:
             raise UsageError("there is no edit for any row to carry; give at least one")
         self.edits = tuple(edits)
-        self.layers = tuple(sorted({layer for edit in self.edits for layer in edit.layers}))
+        self._changes = tuple(edit.weights for edit in self.edits)
+        self._places = tuple(dict.fromkeys(place for change in self._changes for place in change.factors))
         self._rows: Int[Tensor, " row"] | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that some edit changes."""
+        return tuple(sorted({layer for _, layer in self._places}))
 
     def rows(self, carried: Sequence[int]) -> None:
         """From now on, row i of every forward carries the edit of this number (`UNEDITED`: none).
@@ -82,15 +87,16 @@ class RowEdits:
         self.check(model, force=force)
         with ExitStack() as stack:
             stack.callback(self._forget)
-            for layer in self.layers:
-                stack.callback(_projection(model, layer).register_forward_hook(self._adder(model, layer)).remove)
+            for place in self._places:
+                projection = model.layout.mlp_projection(*place)
+                stack.callback(projection.register_forward_hook(self._adder(model, place)).remove)
             yield self
 
     def _forget(self) -> None:
         self._rows = None
 
-    def _adder(self, model: Model, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        u, v = self._sides(layer)
+    def _adder(self, model: Model, place: tuple[str, int]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        u, v = self._sides(place)
         u, v = u.to(model.device), v.to(model.device)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -103,7 +109,7 @@ class RowEdits:
 
         return add
 
-    def _checked_rows(self, keys: Float[Tensor, "*n d_mlp"]) -> Int[Tensor, " row"]:
+    def _checked_rows(self, keys: Float[Tensor, "*n d_in"]) -> Int[Tensor, " row"]:
         if self._rows is None:
             raise MechinterpError("nothing says which row carries which edit; call rows([...]) before the forward")
         found, said = keys.shape[0], len(self._rows)
@@ -111,9 +117,11 @@ class RowEdits:
             raise MechinterpError(f"a forward has {found} rows, but {said} were given their edits; call rows() anew")
         return self._rows
 
-    def _sides(self, layer: int) -> tuple[Float[Tensor, "edit rank d_mlp"], Float[Tensor, "edit rank d_model"]]:
-        """The factors of all edits at one layer, filled up with zeros to one rank; the last one is no edit."""
-        found = [edit.factors(layer) if layer in edit.layers else None for edit in self.edits]
+    def _sides(
+        self, place: tuple[str, int]
+    ) -> tuple[Float[Tensor, "edit rank d_in"], Float[Tensor, "edit rank d_out"]]:
+        """The factors of all edits of one matrix, filled up with zeros to one rank; the last one is no edit."""
+        found = [change.factors.get(place) for change in self._changes]
         present = [factors for factors in found if factors is not None]
         dtype = torch.float64 if any(factors.u.dtype == torch.float64 for factors in present) else torch.float32
         shape = (len(found) + 1, max(factors.rank for factors in present))

@@ -2,56 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from ...errors import MechinterpError
 from ...facts.prompts import Prompt
 from ...runs.tensor_file import read_tensors, write_tensors
-from .factors import Factors
-from .provenance import Provenance
+from .change import Change
+from .provenance import Part, Provenance
 from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
-
-if TYPE_CHECKING:
-    from .edit import Edit
+from .weights import WeightChange
 
 _KIND = "edit"
+_CHANGES: dict[str, type[Change]] = {change.kind: change for change in (WeightChange,)}
+"""Every kind of change, by its name in files."""
 
 
-def save_edit(edit: Edit, path: str | Path) -> None:
-    """Write an edit; its size is that of its factors plus a few kilobytes."""
+def save_parts(parts: Sequence[Part], path: str | Path) -> None:
+    """Write the parts of an edit; the size is that of what they hold plus a few kilobytes."""
     tensors: dict[str, Tensor] = {}
-    parts: list[dict[str, Any]] = []
-    for index, part in enumerate(edit.parts):
-        for layer, change in part.factors.items():
-            tensors[f"{index}.{layer}.u"] = change.u
-            tensors[f"{index}.{layer}.v"] = change.v
-        parts.append({"digest": part.digest, "provenance": asdict(part.provenance)})
-    write_tensors(path, _KIND, tensors, {"parts": parts})
+    headers: list[dict[str, Any]] = []
+    for index, part in enumerate(parts):
+        tensors |= {f"{index} {name}": tensor for name, tensor in part.change.tensors.items()}
+        own = {"kind": part.change.kind, "header": part.change.header}
+        headers.append({"digest": part.digest, "change": own, "provenance": asdict(part.provenance)})
+    write_tensors(path, _KIND, tensors, {"parts": headers})
 
 
-def load_edit(path: str | Path) -> Edit:
-    """Read an edit, and compare its factors with the digest they were saved with."""
-    from .edit import Edit, Part
-
+def load_parts(path: str | Path) -> tuple[Part, ...]:
+    """Read the parts of an edit, and compare each with the digest it was saved with."""
     tensors, header = read_tensors(path, _KIND)
     parts = []
     try:
         for index, saved in enumerate(header["parts"]):
-            names = [name.split(".") for name in tensors]
-            layers = sorted({int(layer) for part, layer, _ in names if int(part) == index})
-            factors = {layer: Factors(tensors[f"{index}.{layer}.u"], tensors[f"{index}.{layer}.v"]) for layer in layers}
-            part = Part(factors, _provenance(saved["provenance"]))
+            own = {name.removeprefix(f"{index} "): t for name, t in tensors.items() if name.startswith(f"{index} ")}
+            change = _CHANGES[saved["change"]["kind"]].read(own, saved["change"]["header"])
+            part = Part(change, _provenance(saved["provenance"]))
             if part.digest != saved["digest"]:
-                raise MechinterpError(f"{str(path)!r} is damaged: its factors are not those it was saved with")
+                raise MechinterpError(f"{str(path)!r} is damaged: its change is not the one it was saved with")
             parts.append(part)
     except (KeyError, TypeError, ValueError) as error:
         raise MechinterpError(f"the header of {str(path)!r} is damaged ({error})") from error
-    return Edit(tuple(parts))
+    return tuple(parts)
 
 
 def _provenance(saved: dict[str, Any]) -> Provenance:

@@ -10,17 +10,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import MechinterpError
+from ...models.layout import DOWN
 from ...models.model import Model
 from ...patching.plain.executor import forward
-from ..editors.ft_hparams import FtHparams
-from ..edits.active import _projection, effective_weight
+from ..edits.active import effective_weight
 from ..edits.request import EditRequest
+from ..hyperparameters import LR_RULES, Hparams
 from ..rows.target_rows import TargetRows
 from .adam import Adam
 
@@ -28,6 +30,57 @@ _MAX_ROWS = 256
 """Rows per forward; those of one edit may stand in several, whose gradients add up."""
 
 Deltas = dict[int, Float[Tensor, "edit d_mlp d_model"]]
+
+
+LOSSES = ("targets", "last")
+
+
+@dataclass(frozen=True)
+class FtHparams(Hparams):
+    """How a down-projection is fine-tuned.
+
+    Args:
+        steps: steps of Adam at most; the loss is evaluated once more than that.
+        lr: learning rate of Adam: about how far each weight moves in one of its first steps.
+        epsilon: no weight may leave W₀ ± this; it is cut back after each step (FT-L).  None: no limit (FT).
+        lr_rule: "absolute": `lr` and `epsilon` as they are; "relative": in units of √mean(W₀²), the same on models of
+            every scale.
+        stop_loss: no further step once the loss is below this (nats).
+        loss: "targets": the mean NLL of the target's tokens, each after those before it; "last": all of them scored
+            after the prompt's last token, as the published implementations did.  With targets of one token they are the
+            same.
+        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
+            exceeds this many nats is refused as disabling; None: it is not measured.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    method: ClassVar[str] = "fine-tuning"
+
+    steps: int = 25
+    lr: float = 5e-4
+    epsilon: float | None = None
+    lr_rule: str = "absolute"
+    stop_loss: float = 1e-2
+    loss: str = "targets"
+    max_essence: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        self._one_of(lr_rule=LR_RULES, loss=LOSSES)
+        self._above_zero("lr", "epsilon", "max_essence")
+        self._not_negative("steps", "stop_loss")
+
+    @property
+    def editors(self) -> tuple[str, ...]:
+        return (self.variant,)
+
+    @property
+    def variant(self) -> str:
+        """What this is called: "ft", "ft-l" or "ft-legacy"."""
+        if self.loss == "last":
+            return "ft-legacy"
+        return "ft" if self.epsilon is None else "ft-l"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +204,8 @@ def _carried(model: Model, deltas: Deltas) -> Iterator[None]:
     """Let the rows of every forward carry these changes, each edit's rows standing together."""
     with ExitStack() as stack:
         for layer, delta in deltas.items():
-            stack.callback(_projection(model, layer).register_forward_hook(_adder(delta)).remove)
+            projection = model.layout.mlp_projection(DOWN, layer)
+            stack.callback(projection.register_forward_hook(_adder(delta)).remove)
         yield
 
 

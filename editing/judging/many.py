@@ -11,14 +11,14 @@ import torch
 from ...errors import MechinterpError
 from ...facts.prompts import Prompt
 from ...models.model import Model
-from ..edits.active import added, effective_weight
-from ..edits.factors import Factors
+from ..edits.change import Change
 from ..edits.report import BatchReport, LayerChange, Outcome, RomeReport
 from ..edits.request import EditRequest
+from ..edits.weights import WeightChange
 from ..moments.moments import SecondMoment
 from ..rows.completions import Completion, completions, kl_divergence, next_token_log_probs
 from ..value.value import Value
-from .change import layer_change
+from .change import weight_changes
 
 _ROWS = 128
 """Prompts per forward."""
@@ -42,7 +42,7 @@ class Limits:
 def judge_batch(
     model: Model,
     requests: Sequence[EditRequest],
-    factors: Mapping[int, Factors],
+    change: Change,
     *,
     seconds: float,
     moments: Mapping[int, SecondMoment] | None = None,
@@ -55,7 +55,7 @@ def judge_batch(
     Args:
         model: the model, with the edits on that were on when this one was made.
         requests: what was asked for.
-        factors: the change of each layer.
+        change: what it does.
         seconds: how long it took.
         moments: second moments of the layers, to say how much ordinary text is disturbed.
         values: of the requests, to say how their optimisation went.
@@ -66,19 +66,16 @@ def judge_batch(
     before = _completions(model, requests)
     neutral = [Prompt(bounds.template, request.subject) for request in requests]
     essence = None
-    with added(model, {"draft": factors}):
-        after = _completions(model, requests)
-        edited = _neutral(model, neutral) if bounds.essence is not None else None
+    with change.on(model) as asked:
+        after = _completions(asked, requests)
+        edited = _neutral(asked, neutral) if bounds.essence is not None else None
     if edited is not None:
         essence = float(kl_divergence(edited, _neutral(model, neutral)).mean())
     outcomes = []
     for i, request in enumerate(requests):
         value = None if values is None else values[i]
         outcomes.append(_outcome(request, before[i], after[i], value))
-    layers = tuple(
-        layer_change(layer, effective_weight(model, layer), change, known.get(layer))
-        for layer, change in sorted(factors.items())
-    )
+    layers = weight_changes(model, change, known) if isinstance(change, WeightChange) else ()
     disabling = _disabling(layers, essence, bounds)
     return BatchReport(tuple(outcomes), layers, seconds, tuple(warnings), disabling)
 

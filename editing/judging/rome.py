@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
 from ...facts.prompts import Prompt
 from ...models.model import Model
-from ..editors.rome_hparams import RomeHparams
-from ..edits.active import added
+from ..edits.active import draft
 from ..edits.factors import Factors
 from ..edits.report import EssenceDrift, RomeReport
-from ..edits.request import EditRequest
 from ..memory.linear_memory import LinearMemory
 from ..rows.completions import (
     NEUTRAL_TEMPLATES,
@@ -32,18 +30,48 @@ _BARELY = 0.1
 """An optimisation that lowers the target's NLL by less than this share has not moved."""
 
 
-def judge(
+@dataclass(frozen=True)
+class RomeLimits:
+    """Beyond which an edit of one fact is called disabling (Gupta et al. 2024).
+
+    Args:
+        disturbance: an edit that changes more than this share of the layer's output on ordinary text is refused.
+        norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any.
+        key_ratio_band: so is one whose (k₀·u)/(k̄·u) lies outside this band.
+        essence: so is one after which KL(edited || original) after the neutral sentence about the subject exceeds this
+            many nats; None: any.
+        perplexity_ratio: so is one that multiplies the perplexity of given texts by more than this.
+    """
+
+    disturbance: float = 1.0
+    norm_ratio: float | None = None
+    key_ratio_band: tuple[float, float] = (0.3, 3.0)
+    essence: float | None = 5.0
+    perplexity_ratio: float = 1.5
+
+
+def judge_one(
     model: Model,
-    request: EditRequest,
-    layer: int,
     memory: LinearMemory,
     value: Value,
     factors: Factors,
-    hparams: RomeHparams,
+    hparams: ValueHparams,
     *,
+    limits: RomeLimits | None = None,
     perplexity_texts: Sequence[str] = (),
 ) -> RomeReport:
-    """The full report of an edit, every figure "after" taken with the edit applied."""
+    """The full report of an edit of one fact, every figure "after" taken with the edit applied.
+
+    Args:
+        model: the model, with the edits on that were on when this one was made.
+        memory: the layer's, before the edit.
+        value: what was inserted; it knows its request and its layer.
+        factors: the change.
+        hparams: of the value's optimisation.
+        limits: beyond which it is disabling; default: `RomeLimits()`.
+        perplexity_texts: texts whose perplexity is taken before and after.
+    """
+    request, layer = value.request, value.layer
     prompt, subject = request.prompt, request.subject
     asked = [(prompt, request.target)] + ([(prompt, prompt.answer)] if prompt.answer is not None else [])
     templates = dict.fromkeys((hparams.kl_template, *NEUTRAL_TEMPLATES))
@@ -53,7 +81,7 @@ def judge(
     original = next_token_log_probs(model, neutral)
     hooked = kl_divergence(next_token_log_probs(model, neutral, layer=layer, delta=value.delta), original)
     perplexity_before = perplexity(model, perplexity_texts) if perplexity_texts else None
-    with added(model, {"draft": {layer: factors}}):
+    with draft(model, {layer: factors}):
         after = completions(model, asked)
         applied = kl_divergence(next_token_log_probs(model, neutral), original)
         perplexity_after = perplexity(model, perplexity_texts) if perplexity_texts else None
@@ -87,7 +115,7 @@ def judge(
         perplexity_after=perplexity_after,
         disabling="",
     )
-    return replace(report, disabling=_disabling(report, hparams))
+    return replace(report, disabling=_disabling(report, limits or RomeLimits()))
 
 
 def _error(memory: LinearMemory, key: Float[Tensor, " d_mlp"], value: Value) -> float:
@@ -118,30 +146,28 @@ def why_failed(value: Value, after: Completion, hparams: ValueHparams) -> str:
     )
 
 
-def _disabling(report: RomeReport, hparams: RomeHparams) -> str:
+def _disabling(report: RomeReport, limits: RomeLimits) -> str:
     """Why the edit endangers the whole model, or an empty string (Gupta et al. 2024, "disabling edits")."""
-    low, high = hparams.key_ratio_band
-    if report.disturbance is not None and report.disturbance > hparams.max_disturbance:
+    low, high = limits.key_ratio_band
+    if report.disturbance is not None and report.disturbance > limits.disturbance:
         return (
             f"on ordinary text it changes the layer's output by {report.disturbance:.2f} of its size "
-            f"(limit {hparams.max_disturbance:g})"
+            f"(limit {limits.disturbance:g})"
         )
-    if hparams.max_norm_ratio is not None and report.norm_ratio > hparams.max_norm_ratio:
-        return f"the change has {report.norm_ratio:.2f} times the norm of the matrix (limit {hparams.max_norm_ratio:g})"
+    if limits.norm_ratio is not None and report.norm_ratio > limits.norm_ratio:
+        return f"the change has {report.norm_ratio:.2f} times the norm of the matrix (limit {limits.norm_ratio:g})"
     if not low <= report.key_ratio <= high:
         return (
             f"the bare prompt's key has {report.key_ratio:.2f} times the mean key's share of the update's "
             f"direction (allowed: {low:g} to {high:g}), so the contexts do not speak of the same subject"
         )
     drift = report.essence[0]
-    if hparams.max_essence is not None and drift.applied > hparams.max_essence:
+    if limits.essence is not None and drift.applied > limits.essence:
         return (
             f"after {drift.text!r} the subject is another than before: KL {drift.applied:.2f} nats (limit "
-            f"{hparams.max_essence:g})"
+            f"{limits.essence:g})"
         )
     before, after = report.perplexity_before, report.perplexity_after
-    if before is not None and after is not None and after > hparams.max_perplexity_ratio * before:
-        return (
-            f"perplexity rises from {before:.2f} to {after:.2f} (limit: {hparams.max_perplexity_ratio:g} times as much)"
-        )
+    if before is not None and after is not None and after > limits.perplexity_ratio * before:
+        return f"perplexity rises from {before:.2f} to {after:.2f} (limit: {limits.perplexity_ratio:g} times as much)"
     return ""

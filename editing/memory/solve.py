@@ -83,6 +83,46 @@ class Cost:
         return solved / self.weight
 
 
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Keys solved against a cost, once for all that is asked of them.
+
+    Args:
+        keys: as far as a change can answer them.
+        solved: A⁻¹k of each.
+        gram: K A⁻¹Kᵀ.
+    """
+
+    keys: Float64[Tensor, "key d_mlp"]
+    solved: Float64[Tensor, "key d_mlp"]
+    gram: Float64[Tensor, "key key"]
+
+    @staticmethod
+    def of(keys: Float[Tensor, "key d_mlp"], cost: Cost) -> Solved:
+        """Keys under a cost."""
+        exact = cost.seen(keys)
+        solved = cost.solve(exact)
+        gram = exact @ solved.T
+        return Solved(exact, solved, (gram + gram.T) / 2)
+
+    @property
+    def cosines(self) -> Float64[Tensor, "key key"]:
+        """How parallel the keys are, as the solver sees them."""
+        return cosines(self.gram)
+
+    def insert(
+        self, residuals: Float[Tensor, "key d_model"], *, slack: float, names: tuple[str, ...] | None = None
+    ) -> Factors:
+        """The change that adds `residuals` at the keys at least cost (see `insert_all`)."""
+        if not slack >= 0:
+            raise UsageError(f"the slack is {slack}; give 0 (equality), 1 (least squares) or another number above 0")
+        if slack == 0:
+            _check_apart(self.gram, names)
+        gram = self.gram.clone()
+        gram.diagonal().add_(slack)
+        return Factors(self.solved, torch.linalg.solve(gram, residuals.detach().to(gram)))
+
+
 def insert_all(
     keys: Float[Tensor, "key d_mlp"],
     residuals: Float[Tensor, "key d_model"],
@@ -104,16 +144,7 @@ def insert_all(
         MechinterpError: with equality, two keys that are one to double precision, or a key outside the null space.
         UsageError: a negative slack.
     """
-    if not slack >= 0:
-        raise UsageError(f"the slack is {slack}; give 0 (equality), 1 (least squares) or another number above 0")
-    exact = cost.seen(keys)
-    solved = cost.solve(exact)
-    gram = exact @ solved.T
-    gram = (gram + gram.T) / 2
-    if slack == 0:
-        _check_apart(gram, names)
-    gram.diagonal().add_(slack)
-    return Factors(solved, torch.linalg.solve(gram, residuals.detach().to(gram)))
+    return Solved.of(keys, cost).insert(residuals, slack=slack, names=names)
 
 
 def cosines(gram: Float64[Tensor, "key key"]) -> Float64[Tensor, "key key"]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 from ...errors import UsageError
 from ...models.model import Model
-from ..editors.protocol import Asked, Editor, Moments
+from ..editors.protocol import Editor
+from ..editors.supplies import Asked, Given
 from ..edits.edit import Edit
-from ..edits.request import EditRequest
-from ..value.hparams import Hparams, ValueHparams
-from .singles import sampled_contexts
+from ..hyperparameters import Hparams
 
 
 class EditSequence:
@@ -25,9 +24,8 @@ class EditSequence:
     Args:
         model: the model; it must be the same throughout.
         editor: the method.
-        layers, moments, contexts, preset, hparams, seed, allow_disabling, force: as of `Editor`, for every edit.
-        allow_conflicts: accept requests within one batch that contradict each other (a later batch may always
-            overwrite an earlier one).
+        layers, preset, hparams, given: as of `Editor`, for every edit.  `allow_conflicts` accepts requests within one
+            batch that contradict each other (a later batch may always overwrite an earlier one).
 
     Raises:
         UsageError: bad input.
@@ -36,30 +34,22 @@ class EditSequence:
     def __init__(
         self,
         model: Model,
-        editor: Editor,
+        editor: Editor[Any],
         layers: Sequence[int] | None = None,
         *,
-        moments: Moments | None = None,
-        contexts: Sequence[str] | None = None,
         preset: str = "default",
         hparams: Hparams | None = None,
-        seed: int = 0,
-        allow_conflicts: bool = False,
-        allow_disabling: bool = False,
-        force: bool = False,
+        **given: Unpack[Given],
     ) -> None:
         self.model, self.editor = model, editor
         self.hparams = editor.chosen(preset, hparams, model)
-        if editor.contexts and contexts is None and isinstance(self.hparams, ValueHparams):
-            contexts = sampled_contexts(model, self.hparams, seed)  # once: of the unedited model, for every edit
-        self.contexts = contexts
+        # Contexts are sampled once, of the unedited model, and serve every edit.
+        seed, contexts = given.get("seed", 0), given.get("contexts")
+        self.contexts = editor.contexts(model, self.hparams, contexts, seed)
         self._layers = layers
-        self._options: dict[str, Any] = {
-            "moments": moments, "contexts": contexts, "hparams": self.hparams, "seed": seed, "force": force,
-            "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
-        }  # fmt: skip
+        self._given: Given = {**given, "contexts": self.contexts or None}
         self._steps: list[Edit] = []
-        self.past: Any = None
+        self.past: Any = given.get("past")
 
     def add(self, requests: Sequence[Asked], *, progress: bool = False) -> Edit:
         """Edit once more.
@@ -75,18 +65,13 @@ class EditSequence:
             UsageError: bad input.
             MechinterpError: the edit cannot be made or is disabling; the sequence is as it was.
         """
-        asked = [EditRequest.of(each) for each in requests]
+        given: Given = {**self._given, "past": self.past, "progress": progress}
         with self.model.unchanged(), self.edit.on(self.model) if self._steps else nullcontext():
-            made = self._make(asked, progress)
+            job = self.editor.job(self.model, requests, self._layers, hparams=self.hparams, **given)
+            made = self.editor.edit(job)
+            if self.editor.remembers:
+                self.past = self.editor.remember(job, made)
         self._steps.append(made)
-        return made
-
-    def _make(self, asked: list[EditRequest], progress: bool) -> Edit:
-        made = self.editor(self.model, asked, self._layers, past=self.past, progress=progress, **self._options)
-        if self.editor.remember is not None:
-            self.past = self.editor.remember(
-                self.model, made, asked, hparams=self.hparams, contexts=self.contexts, past=self.past
-            )
         return made
 
     @property

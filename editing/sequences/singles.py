@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, Unpack
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
 from ...runs.progress import progress_bar
-from ..editors.protocol import Asked, Editor, Moments
+from ..editors.protocol import Editor, Job
+from ..editors.supplies import Asked, Given
 from ..edits.edit import Edit
-from ..edits.request import EditRequest
-from ..rows.contexts import sample_contexts
-from ..value.hparams import Hparams, ValueHparams
+from ..hyperparameters import Hparams
+from ..judging.conflicts import check_conflicts
 
 _Found = TypeVar("_Found")
 
@@ -27,19 +28,13 @@ class NotMade:
 
 def edit_each(
     model: Model,
-    editor: Editor,
+    editor: Editor[Any],
     requests: Sequence[Asked],
     layers: Sequence[int] | None = None,
     *,
-    moments: Moments | None = None,
-    contexts: Sequence[str] | None = None,
-    past: Any = None,
     preset: str = "default",
     hparams: Hparams | None = None,
-    seed: int = 0,
-    allow_disabling: bool = False,
-    force: bool = False,
-    progress: bool = True,
+    **given: Unpack[Given],
 ) -> list[Edit | NotMade]:
     """One edit per request; what can be computed for many together is, which does not change it.
 
@@ -47,8 +42,7 @@ def edit_each(
         model: the model; edits that are on take part in every one.
         editor: the method.
         requests: what it should say, one at a time.
-        layers, moments, contexts, past, preset, hparams, seed, allow_disabling, force: as of `Editor`.
-        progress: show bars.
+        layers, preset, hparams, given: as of `Editor`; bars are shown unless progress=False.
 
     Returns:
         the edits in order; `NotMade` where one is disabling, or could not be made.
@@ -56,35 +50,43 @@ def edit_each(
     Raises:
         UsageError: bad input, which would fail for every request.
     """
-    asked = [EditRequest.of(each) for each in requests]
-    if not asked:
-        raise UsageError(f"{editor.name} was given no request; give at least one")
-    chosen = editor.chosen(preset, hparams, model)
-    if editor.contexts and contexts is None and isinstance(chosen, ValueHparams):
-        contexts = sampled_contexts(model, chosen, seed)
-    options: dict[str, Any] = {"hparams": chosen, "seed": seed}
-    remembered = {} if past is None else {"past": past}
+    given.setdefault("progress", True)
+    job = editor.job(model, requests, layers, preset=preset, hparams=hparams, **given)
     with model.unchanged():
-        each, values_of = editor.each, editor.values
-        if each is not None:
-            made = _or_none(lambda: each(model, asked, layers, force=force, progress=progress, **remembered, **options))
-            if made is not None:
-                return [_unless_disabling(edit, allow=allow_disabling) for edit in made]
-        values = None
-        if values_of is not None:
-            values = _or_none(lambda: values_of(model, asked, layers, contexts=contexts, progress=progress, **options))
-        options |= {"moments": moments, "contexts": contexts, "force": force, "allow_disabling": allow_disabling}
-        found: list[Edit | NotMade] = []
-        with progress_bar(f"{editor.name} edits", len(asked), shown=progress) as advance:
-            for i, request in enumerate(asked):
-                own = None if values is None else [values[i]]
-                try:
-                    found.append(editor(model, [request], layers, values=own, **remembered, **options))
-                except UsageError:
-                    raise
-                except MechinterpError as error:
-                    found.append(NotMade(str(error)))
-                advance(1)
+        found = _together(editor, job) if editor.has_each else None
+        return _one_by_one(editor, job) if found is None else found
+
+
+def _together(editor: Editor[Any], job: Job[Any]) -> list[Edit | NotMade] | None:
+    started = time.perf_counter()
+    made = _or_none(lambda: editor.make_each(job))
+    if made is None:
+        return None
+    seconds, found = (time.perf_counter() - started) / len(made), list[Edit | NotMade]()
+    for i, one in enumerate(made):
+        alone = job.alone(i)
+        warnings = check_conflicts(job.model, alone.requests)
+        edit = editor.finished(alone, replace(one, warnings=warnings + one.warnings), seconds)
+        disabling = "" if job.options.allow_disabling else edit.report.disabling
+        found.append(NotMade(f"it would disable the model: {disabling}") if disabling else edit)
+    return found
+
+
+def _one_by_one(editor: Editor[Any], job: Job[Any]) -> list[Edit | NotMade]:
+    values = job.supplies.values
+    if values is None and editor.has_values:
+        values = _or_none(lambda: editor.values(job))
+    quiet = replace(job, options=replace(job.options, progress=False))
+    found: list[Edit | NotMade] = []
+    with progress_bar(f"{editor.name} edits", len(job.requests), shown=job.options.progress) as advance:
+        for i in range(len(job.requests)):
+            try:
+                found.append(editor.edit(quiet.alone(i, None if values is None else values[i])))
+            except UsageError:
+                raise
+            except MechinterpError as error:
+                found.append(NotMade(str(error)))
+            advance(1)
     return found
 
 
@@ -96,14 +98,3 @@ def _or_none(compute: Callable[[], _Found]) -> _Found | None:
         raise
     except MechinterpError:
         return None
-
-
-def _unless_disabling(edit: Edit, *, allow: bool) -> Edit | NotMade:
-    reason = edit.report.disabling
-    return NotMade(f"it would disable the model: {reason}") if reason and not allow else edit
-
-
-def sampled_contexts(model: Model, hparams: ValueHparams, seed: int) -> tuple[str, ...]:
-    """The contexts that an editor samples with these hyper-parameters."""
-    starts = getattr(hparams, "context_starts", ())
-    return sample_contexts(model, hparams.context_lengths, starts=starts, seed=seed)

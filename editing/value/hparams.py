@@ -1,56 +1,14 @@
-"""Hyper-parameters of a value's optimisation, which many editors share, and how any of them is checked and changed."""
+"""Hyper-parameters of a value's optimisation, which many editors share."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
 
 from ...errors import UsageError
+from ..hyperparameters import LR_RULES, Hparams
 
 KL_POSITIONS = ("subject", "last")
-LR_RULES = ("absolute", "relative")
 WEIGHT_DECAYS = ("norm", "squared", "adam")
-
-
-@dataclass(frozen=True)
-class Hparams:
-    """Frozen figures with ranges; `method` names whose they are in messages."""
-
-    method: ClassVar[str] = "this editor"
-
-    def with_(self, **changes: object) -> Self:
-        """These hyper-parameters with some of them changed.
-
-        Raises:
-            UsageError: an unknown name (the known ones are listed), or a value outside its range.
-        """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UsageError(f"{name!r} is no hyper-parameter of {self.method}; they are {', '.join(known)}")
-        return replace(self, **changes)
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON gives them back: tuples become lists."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return found
-
-    def _one_of(self, **allowed: tuple[str, ...]) -> None:
-        for name, choices in allowed.items():
-            if getattr(self, name) not in choices:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-
-    def _above_zero(self, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}; it must be above 0")
-
-    def _not_negative(self, *names: str) -> None:
-        for name in names:
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -76,6 +34,7 @@ class ValueHparams(Hparams):
         clamp: ‖δ‖ is cut back to this multiple of ‖v₀‖ after each step; None: never.
         context_lengths: (how many, length) of the sampled prefixes; a length counts the token sampling starts
             from.
+        context_starts: words that sampled contexts begin with, in turn; empty: they begin at BOS.
 
     Raises:
         UsageError: a value outside its range.
@@ -93,6 +52,7 @@ class ValueHparams(Hparams):
     kl_position: str = "last"
     clamp: float | None = 4.0
     context_lengths: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
+    context_starts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._one_of(weight_decay_rule=WEIGHT_DECAYS, kl_position=KL_POSITIONS, lr_rule=LR_RULES)

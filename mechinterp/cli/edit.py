@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from .layer_moments import layer_moments
 
 if TYPE_CHECKING:
     from ..editing import Editor, EditRequest
-    from ..editing.value.hparams import Hparams
+    from ..editing.hyperparameters import Hparams
     from ..models.model import Model
 
 
@@ -33,9 +33,7 @@ def edit(
         str | None, typer.Option(help="Many facts instead: a bundled model's or a file's, each with its target_new.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Edit a seeded sample of the facts.")] = None,
-    editor: Annotated[
-        str | None, typer.Option(help="`memit`, `alphaedit`, `emmet`, `ft-l`, ...; default: ROME as the preset has it.")
-    ] = None,
+    editor: Annotated[str, typer.Option(help="`rome`, `r-rome`, `memit`, `alphaedit`, `emmet`, `ft-l`, ...")] = "rome",
     layer: Annotated[
         list[int] | None, typer.Option(help="Which MLP (repeat for several); default: the published, or bundled best.")
     ] = None,
@@ -84,8 +82,8 @@ def edit(
     else:
         requests = _requests(facts, limit, seed)
     method, hparams = _method(loaded, editor, preset, kl=kl)
-    layers = _layers(loaded, method, layer, moments or [])
-    found = layer_moments(loaded, layers or (), moments or (), quiet=quiet) if method.moments else None
+    layers = _layers(loaded, method, hparams, layer, moments or [])
+    found = layer_moments(loaded, layers, moments or (), quiet=quiet) if method.needs_moments else None
     out.mkdir(parents=True, exist_ok=True)
     sequence = EditSequence(
         loaded, method, layers, moments=found, hparams=hparams, seed=seed, allow_disabling=allow_disabling,
@@ -145,13 +143,12 @@ def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
     return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
 
 
-def _method(model: Model, name: str | None, preset: str, *, kl: bool) -> tuple[Editor, Hparams]:
-    """The editor and its hyper-parameters; without a name ROME, in the variant of the preset."""
+def _method(model: Model, name: str, preset: str, *, kl: bool) -> tuple[Editor[Any], Hparams]:
+    """The editor and its hyper-parameters."""
     from ..editing import editor as named
-    from ..editing.editors.rome_hparams import resolve
     from ..editing.value.hparams import ValueHparams
 
-    method = named(resolve(preset, None, None).variant if name is None else name)
+    method = named(name)
     hparams = method.chosen(preset, None, model)
     if not kl:
         if not isinstance(hparams, ValueHparams):
@@ -160,22 +157,19 @@ def _method(model: Model, name: str | None, preset: str, *, kl: bool) -> tuple[E
     return method, hparams
 
 
-def _layers(model: Model, method: Editor, given: Sequence[int] | None, moments: Sequence[Path]) -> list[int] | None:
+def _layers(
+    model: Model, method: Editor[Any], hparams: Hparams, given: Sequence[int] | None, moments: Sequence[Path]
+) -> tuple[int, ...]:
     """The layers given; else, for a method that edits one, that of the only second moment; else the default ones."""
     from ..editing import SecondMoment
-    from ..editing.editors.families import default_layers
 
     moment = SecondMoment.load(moments[0], model) if len(moments) == 1 and moments[0].is_file() else None
-    if given:
-        layers = [model.layout.check_layer(layer) for layer in given]
-        if moment is not None and moment.layer not in layers:
-            raise UsageError(
-                f"{moments[0]} is the second moment of layer {moment.layer}; the edit is to be at layer "
-                f"{', '.join(map(str, layers))}"
-            )
-        return layers
-    if not method.layers:
-        return None
-    if moment is not None and method.layers == "rome":
-        return [moment.layer]
-    return list(default_layers(model, method.layers))
+    if not given and moment is not None and method.one_layer:
+        return (moment.layer,)
+    layers = method.layers(model, given or None, hparams)
+    if given and moment is not None and moment.layer not in layers:
+        raise UsageError(
+            f"{moments[0]} is the second moment of layer {moment.layer}; the edit is to be at layer "
+            f"{', '.join(map(str, layers))}"
+        )
+    return layers

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..editing.value.hparams import Hparams
+    from ..editing.hyperparameters import Hparams
     from ..models.model import Model
 
 GROUPS = ("counterfact", "zsre", "yao", "generation")
@@ -123,8 +123,7 @@ def layers_needed(model: Model, names: list[str], layers: dict[str, list[int]]) 
     Raises:
         UsageError: an unknown editor, or layers that are neither given nor known.
     """
-    from ..analysis.trials.contenders import layers_of
     from ..editing.editors.registry import editor
 
-    methods = [editor(name) for name in names]
-    return sorted({layer for one in methods if one.moments for layer in layers_of(model, one, layers) or ()})
+    methods = [method for method in map(editor, names) if method.needs_moments]
+    return sorted({layer for one in methods for layer in one.layers(model, layers.get(one.name), one.chosen())})

@@ -56,6 +56,9 @@ _HOOKS = {
 COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
 HOOKED = tuple(one for one in COMPONENTS if one != RESID_MID)
 """Components that are read and written at one hook point."""
+DOWN, UP, GATE = "down", "up", "gate"
+MATRICES = {DOWN: "out", UP: "in", GATE: "gate"}
+"""The matrices of an MLP: out of it, into it, and the one that opens the way in (gated architectures alone)."""
 PER_HEAD = (Z, Q, K, V)
 """Components with a head axis: their activations are [batch pos head d_head]."""
 
@@ -243,6 +246,45 @@ class Layout:
                 "traced, not edited; load the model unquantised and wholly resident to edit it"
             )
         return weight
+
+    def mlp_matrix(self, matrix: str, layer: int) -> Float[Tensor, "d_in d_out"]:
+        """A live matrix of an MLP as a view with inputs as rows (outputs = inputs @ W + bias); edit it in place.
+
+        Args:
+            matrix: "down", "up" or "gate".
+            layer: which layer.
+
+        Raises:
+            UsageError: no matrix of this name.
+            MechinterpError: the layer has none, or one that is no plain linear map of resident weights.
+        """
+        if matrix == DOWN:
+            return self.down_projection(layer)
+        weight = getattr(self.mlp_projection(matrix, layer), "weight", None)
+        if weight is None or not weight.is_floating_point() or weight.is_meta:
+            raise MechinterpError(
+                f"the {matrix}-projection of layer {layer} of this {self.architecture} is quantised, offloaded or no "
+                "matrix of its own: it cannot be edited"
+            )
+        # `nn.Linear` keeps outputs as rows, GPT-2's `Conv1D` inputs.
+        return weight.T if isinstance(self.mlp_projection(matrix, layer), torch.nn.Linear) else weight
+
+    def mlp_projection(self, matrix: str, layer: int) -> Any:
+        """The plain module behind a matrix of an MLP: what a forward hook of an edit is put on.
+
+        Raises:
+            UsageError: no matrix of this name.
+            MechinterpError: the layer has none.
+        """
+        if matrix not in MATRICES:
+            raise UsageError(f"{matrix!r} is no matrix of an MLP; they are {', '.join(MATRICES)}")
+        mlp = self._mlp(layer)
+        projection = getattr(getattr(mlp, MATRICES[matrix], None), "original_component", None)
+        if projection is None or not hasattr(mlp, "out"):  # a mixture of experts calls its router "gate"
+            raise MechinterpError(
+                f"layer {layer} of this {self.architecture} has no {matrix}-projection of its own in its MLP"
+            )
+        return projection
 
     def down_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """The bias of the down-projection, None where the architecture has none."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import torch
 
-from mechinterp.editing import Edit, EditRequest, Factors, Provenance
-from mechinterp.editing.editors.protocol import Editor
-from mechinterp.editing.value.hparams import Hparams
+from mechinterp.editing import Editor, Factors, Job, Made, WeightChange
+from mechinterp.editing.hyperparameters import Hparams
 from mechinterp.errors import MechinterpError
-from mechinterp.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -23,32 +18,31 @@ class Size(Hparams):
     size: float = 0.2
 
 
-@cache
-def _fingerprint(model: Model) -> str:
-    return model.fingerprint()
+class Fake(Editor[Size]):
+    """One that writes batches."""
+
+    hparams_type = Size
+
+    def make(self, job: Job[Size]) -> Made:
+        """A change of layer 1 that depends on what is asked, and cannot be made of a needle."""
+        model, subjects = job.model, [request.subject for request in job.requests]
+        if any("Needle" in subject for subject in subjects):
+            raise MechinterpError("the Needle cannot be moved")
+        generator = torch.Generator().manual_seed(sum(map(ord, "".join(subjects))))
+        u, v = (
+            job.hparams.size * torch.randn(len(subjects), width, generator=generator)
+            for width in (model.d_mlp, model.d_model)
+        )
+        return Made(WeightChange.of_layers({1: Factors(u, v)}))
 
 
-def _make(
-    model: Model,
-    requests: Sequence[EditRequest],
-    layers: Sequence[int] | None = None,
-    *,
-    hparams: Size,
-    **options: Any,
-) -> Edit:
-    """An edit that depends on what is asked, and cannot be made of a needle."""
-    if any("Needle" in request.subject for request in requests):
-        raise MechinterpError("the Needle cannot be moved")
-    generator = torch.Generator().manual_seed(sum(map(ord, "".join(request.subject for request in requests))))
-    u, v = (
-        hparams.size * torch.randn(len(requests), width, generator=generator) for width in (model.d_mlp, model.d_model)
-    )
-    return Edit.of({1: Factors(u, v)}, Provenance("fake", _fingerprint(model), model.name, tuple(requests)))
+class FakeSingle(Fake):
+    """One that writes one fact at a time."""
+
+    batch = False
 
 
-def fake_editor(name: str, size: float, *, batch: bool) -> Editor:
-    """One that writes batches, or one fact at a time."""
-    return Editor(name, _make, Size, {"default": Size(size)}, "nobody", batch=batch)
-
-
-FAKES = {"small": fake_editor("small", 0.1, batch=True), "large": fake_editor("large", 0.4, batch=False)}
+FAKES: dict[str, Editor[Size]] = {
+    "small": Fake("small", "nobody", {"default": Size(0.1)}),
+    "large": FakeSingle("large", "nobody", {"default": Size(0.4)}),
+}

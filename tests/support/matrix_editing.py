@@ -100,7 +100,7 @@ def editing_figures(kind: str) -> Editing:
     made = rome(
         model, PROMPT, LAYER, moments=moments, target="paris", hparams=hparams, contexts=CONTEXTS, allow_disabling=True
     )
-    figures.rome = made.report.error_at_mean_key
+    figures.rome = made.report.error_at_bare_key
     with edit.on(model):
         on = model.logits(ids)
     undo = edit.bake(model)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import UsageError
+from ..judging.rome import RomeLimits
 from ..value.hparams import ValueHparams
 
-VARIANTS = ("rome", "r-rome")
+KEYS = ("mean", "mixed")
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class RomeHparams(ValueHparams):
     """How a ROME edit is computed: the value as in `ValueHparams`, and
 
     Args:
-        variant: "rome" takes the mean key for the direction u and the bare prompt's key for the scale, as the
-            published code does; "r-rome" takes the mean key for both, as the paper's formula does (Gupta et
-            al. 2024).
+        keys: "mixed" takes the mean key over contexts for the direction u and the bare prompt's key for the scale, as
+            the published code does; "mean" takes the mean key for both, as the paper's formula does, which Gupta et
+            al. 2024 call r-ROME.
         max_disturbance: an edit that changes more than this share of the layer's output on ordinary text (see
             `RomeReport.disturbance`) is refused as disabling.
         max_norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any, since the ratio depends on how C is
@@ -35,16 +36,27 @@ class RomeHparams(ValueHparams):
 
     method: ClassVar[str] = "ROME"
 
-    variant: str = "r-rome"
+    keys: str = "mixed"
     max_disturbance: float = 1.0
     max_norm_ratio: float | None = None
     key_ratio_band: tuple[float, float] = (0.3, 3.0)
     max_essence: float | None = 5.0
     max_perplexity_ratio: float = 1.5
 
+    @property
+    def editors(self) -> tuple[str, ...]:
+        return ("rome", "r-rome") if self.keys == "mean" else ("rome",)
+
+    @property
+    def limits(self) -> RomeLimits:
+        """Beyond which an edit is called disabling."""
+        return RomeLimits(
+            self.max_disturbance, self.max_norm_ratio, self.key_ratio_band, self.max_essence, self.max_perplexity_ratio
+        )
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._one_of(variant=VARIANTS)
+        self._one_of(keys=KEYS)
         self._above_zero("max_disturbance", "max_norm_ratio", "max_essence", "max_perplexity_ratio")
         low, high = self.key_ratio_band
         if not 0 <= low < high:
@@ -52,7 +64,6 @@ class RomeHparams(ValueHparams):
 
 
 _CODE = RomeHparams(
-    variant="rome",
     steps=19,
     lr=0.5,
     lr_rule="absolute",
@@ -72,7 +83,7 @@ PRESETS: dict[str, RomeHparams] = {
     "code-llama": replace(_CODE, steps=24, weight_decay=1e-3),
     "paper": replace(
         _CODE,
-        variant="r-rome",
+        keys="mean",
         steps=20,
         weight_decay=1.5e-3,
         weight_decay_rule="adam",
@@ -92,7 +103,7 @@ PRESET_DIFFERENCES: tuple[tuple[str, str, str, str], ...] = (
         "key in u and in the scale",
         "mean key in both",
         "mean key in u, bare prompt's key in the scale",
-        "as the paper",
+        "as the code",
     ),
     ("optimiser steps", "20 at most", "20 loss evaluations, hence 19 steps", "40 at most"),
     ("learning rate", "0.5", "0.5", "0.25 of ‖v₀‖/√d_model"),
@@ -110,15 +121,3 @@ more of the paraphrases follow with both): smaller steps that end when the targe
 true facts about the subject at 0.30 instead of 0.16 and the KL after "{} is a" at 0.17 instead of 0.70 nats, and change
 8 instead of 14 % of the layer's output on ordinary text, in 15 steps instead of 19.
 """
-
-
-def resolve(preset: str, hparams: RomeHparams | None, variant: str | None) -> RomeHparams:
-    """Hyper-parameters from what the caller named: `hparams` before `preset`, `variant` over both.
-
-    Raises:
-        UsageError: an unknown preset or variant.
-    """
-    if hparams is None and preset not in PRESETS:
-        raise UsageError(f"{preset!r} is no preset of ROME; choose one of {', '.join(PRESETS)}, or pass hparams=")
-    chosen = PRESETS[preset] if hparams is None else hparams
-    return chosen if variant is None else chosen.with_(variant=variant)

@@ -1,58 +1,10 @@
-"""Hyper-parameters of fine-tuning, and the presets with the source of each figure."""
+"""Presets of fine-tuning, with the source of each figure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
 
-from ..value.hparams import LR_RULES, Hparams
-
-LOSSES = ("targets", "last")
-
-
-@dataclass(frozen=True)
-class FtHparams(Hparams):
-    """How a down-projection is fine-tuned.
-
-    Args:
-        steps: steps of Adam at most; the loss is evaluated once more than that.
-        lr: learning rate of Adam: about how far each weight moves in one of its first steps.
-        epsilon: no weight may leave W₀ ± this; it is cut back after each step (FT-L).  None: no limit (FT).
-        lr_rule: "absolute": `lr` and `epsilon` as they are; "relative": in units of √mean(W₀²), the same on models of
-            every scale.
-        stop_loss: no further step once the loss is below this (nats).
-        loss: "targets": the mean NLL of the target's tokens, each after those before it; "last": all of them scored
-            after the prompt's last token, as the published implementations did.  With targets of one token they are the
-            same.
-        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
-            exceeds this many nats is refused as disabling; None: it is not measured.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    method: ClassVar[str] = "fine-tuning"
-
-    steps: int = 25
-    lr: float = 5e-4
-    epsilon: float | None = None
-    lr_rule: str = "absolute"
-    stop_loss: float = 1e-2
-    loss: str = "targets"
-    max_essence: float | None = 5.0
-
-    def __post_init__(self) -> None:
-        self._one_of(lr_rule=LR_RULES, loss=LOSSES)
-        self._above_zero("lr", "epsilon", "max_essence")
-        self._not_negative("steps", "stop_loss")
-
-    @property
-    def variant(self) -> str:
-        """What this is called: "ft", "ft-l" or "ft-legacy"."""
-        if self.loss == "last":
-            return "ft-legacy"
-        return "ft" if self.epsilon is None else "ft-l"
-
+from ..gradients.descent import FtHparams
 
 _PUBLISHED = FtHparams(loss="last", max_essence=None)
 """Meng et al. 2022, code: Adam with 5e-4, 25 steps, until the loss at the prompt's last position is below 1e-2."""
@@ -96,7 +48,7 @@ FT_LEGACY_PRESETS: dict[str, FtHparams] = {
 }
 """With the published loss, at the prompt's last position.
 
-`published-ft`: the published FT, without a bound, at the layers of FT (1 of GPT-2 XL, 21 of GPT-J); a leaderboard takes
-those of FT-L for every preset of this editor, so give it `layers`.  Those named after models: the published FT-L.
+`published-ft`: the published FT, without a bound, at the layers of FT (1 of GPT-2 XL, 21 of GPT-J).  Those named after
+models: the published FT-L.
 `default` is ours: that of ft-l with this loss; nobody has published it.
 """
