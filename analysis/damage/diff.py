@@ -92,8 +92,9 @@ def _scores(
             found.append(together.iloc[start : start + len(answers)].reset_index(drop=True))
             start += len(answers)
         else:
-            with edit.on(model):
-                found.append(score_rows(model, rows.only(answers), batch_size=batch_size))
+            with edit.on(model) as asked_model:
+                rows_asked = rows.of_model(asked_model, answers)
+                found.append(score_rows(asked_model, rows_asked, batch_size=batch_size))
     return before, found
 
 

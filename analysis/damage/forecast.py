@@ -79,6 +79,7 @@ def forecast(
     made = made_edits(edits)
     asked = facts_of_edits(made, facts, sample, seed)
     for number, edit in made.items():
+        _ = edit.weights  # says what it is where it is no change of weights
         if not requests_of(edit):
             raise UsageError(f"the edit {number} holds no request, so its own key is not known; make it by an editor")
     layers = tuple(sorted({layer for edit in made.values() for layer in edit.layers}))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...models.asking import PromptEnds
 from ...models.model import Model
 
 Ids = tuple[int, ...]
@@ -37,12 +38,14 @@ class AnswerRows:
         answers: token ids of each answer.
         row: the row each answer is read from; it ends where the last token of its longest answer is predicted.
         ids: token ids of each row.
+        ends: where the text of each row ends.
     """
 
     names: list[tuple[str, str]]
     answers: list[Ids]
     row: list[int]
     ids: list[Ids]
+    ends: list[int]
 
     @staticmethod
     def of(model: Model, pairs: Iterable[tuple[str, str]]) -> AnswerRows:
@@ -62,7 +65,7 @@ class AnswerRows:
                 raise UsageError(
                     f"{text[:60]!r}... with {answer!r} has {len(ids)} tokens; {model.name} takes {model.n_ctx}"
                 )
-            found.append((ids, answer_ids))
+            found.append((ids, len(prefixes[text]) - 1, answer_ids))
         return AnswerRows._of(names, found)
 
     @staticmethod
@@ -77,21 +80,25 @@ class AnswerRows:
             ids = tuple(model.encode(text)[: model.n_ctx])
             if len(ids) > 1:
                 names.append(("", text))
-                found.append((ids[:-1], ids[1:]))
+                found.append((ids[:-1], len(ids) - 2, ids[1:]))
         if not found:
             raise UsageError("perplexity needs a text of at least two tokens; none was given")
         return AnswerRows._of(names, found)
 
-    def only(self, answers: Sequence[int]) -> AnswerRows:
-        """Some of the answers, by number."""
-        found = [(self.ids[self.row[answer]], self.answers[answer]) for answer in answers]
-        return AnswerRows._of([self.names[answer] for answer in answers], found)
+    def of_model(self, model: Model, answers: Sequence[int] | None = None) -> AnswerRows:
+        """The same answers, or some of them by number, as this model is asked: an edit of the input adds tokens."""
+        return AnswerRows.of(model, self.names if answers is None else [self.names[answer] for answer in answers])
 
     @staticmethod
-    def _of(names: list[tuple[str, str]], found: list[tuple[Ids, Ids]]) -> AnswerRows:
-        place: dict[Ids, int] = {}
-        row = [place.setdefault(ids, len(place)) for ids, _ in found]
-        return AnswerRows(names, [answer for _, answer in found], row, list(place))
+    def _of(names: list[tuple[str, str]], found: list[tuple[Ids, int, Ids]]) -> AnswerRows:
+        place: dict[tuple[Ids, int], int] = {}
+        row = [place.setdefault((ids, end), len(place)) for ids, end, _ in found]
+        answers = [answer for _, _, answer in found]
+        return AnswerRows(names, answers, row, [ids for ids, _ in place], [end for _, end in place])
+
+    def prompts(self, rows: Sequence[int]) -> PromptEnds:
+        """Where the texts of some rows end."""
+        return PromptEnds(torch.tensor([self.ends[row] for row in rows]))
 
     def batches(self, size: int) -> Iterator[tuple[list[int], int]]:
         """Rows of one length that make a forward, with the number of last positions that are read.

@@ -23,7 +23,7 @@ from .portability import Portability
 from .questions import ask_facts, questions
 from .references import References
 from .text_metrics import TextMetrics, TextResult
-from .under_edits import Applicable, Editor, Failed, ask_under_edits
+from .under_edits import Applicable, Editor, Failed, ask_under_edits, asked_under
 
 FACTS_AT_ONCE = 256
 """Facts whose single edits share their forwards: enough that rows of one length fill a batch."""
@@ -73,8 +73,8 @@ def evaluate_edit(
         are absent.  See `metric_table` for the definitions.
     """
     unedited = ask_facts(model, [fact], batch_size=batch_size) if before is None else before
-    with edit.on(model):
-        edited = ask_facts(model, [fact], batch_size=batch_size)
+    with asked_under(edit, model) as asked:
+        edited = ask_facts(asked, [fact], batch_size=batch_size)
     long = record_metrics(unedited, edited, [fact])
     stages = {
         str(stage): {str(metric): float(value) for metric, value in zip(part["metric"], part["value"], strict=True)}

@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicCache
 
 from ...editing.edits.row_edits import RowEdits
 from ...errors import MechinterpError, UsageError
+from ...models.asking import PromptEnds
 from ...models.model import Model
 from ...patching.plain.executor import forward
 from ...runs.progress import progress_bar
@@ -148,8 +149,11 @@ def _continue(
     """Rows of one length, continued to the wanted number of tokens."""
     cache = DynamicCache()
     written = new = ids
+    ends = torch.full((len(ids),), ids.shape[1] - 1)
     while written.shape[1] < sampling.length:
-        logits = forward(model, new, keep=1, past={"past_key_values": cache, "use_cache": True}).logits[:, -1]
+        prompts = PromptEnds(ends, going_on=new is not ids)
+        past = {"past_key_values": cache, "use_cache": True}
+        logits = forward(model, new, keep=1, past=past, prompts=prompts).logits[:, -1]
         if not bool(torch.isfinite(logits).all()):
             raise MechinterpError("the logits are not finite while the model writes; its weights or an edit are broken")
         best, token = logits.double().cpu().topk(min(sampling.top_k, logits.shape[-1]), dim=-1)

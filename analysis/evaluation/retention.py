@@ -25,6 +25,7 @@ from .metric_table import METRICS, SHARE
 from .questions import ask_facts
 from .scoring import score_rows
 from .text_metrics import perplexity_of
+from .under_edits import asked_under
 
 RETAINED = ("ES", "ES_acc", "PS", "NS")
 """Efficacy (the new object is preferred; it is the answer), other wordings, other subjects."""
@@ -133,10 +134,10 @@ def retention(
         for step in steps:
             count = edited_by[step]
             known, edit = everything[:count], edits[step]
-            with edit.on(model) if edit is not None else nullcontext():
-                answers = ask_facts(model, known, metrics, batch_size=batch_size)
+            with asked_under(edit, model) if edit is not None else nullcontext(model) as asked:
+                answers = ask_facts(asked, known, metrics, batch_size=batch_size)
                 if texts is not None:
-                    perplexities.append((step, count, perplexity_of(score_rows(model, texts))))
+                    perplexities.append((step, count, perplexity_of(score_rows(asked, texts))))
             values = record_metrics(unedited.iloc[: len(answers)], answers, known, metrics)
             values = values[values["stage"] == AFTER].assign(step=step)
             parts.append(values.assign(later=[count - edited_by[step_of[record]] for record in values["record"]]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
+from ...models.asking import asking
 from ...models.model import Model
 from .answer_rows import AnswerRows, Sheet
 
@@ -41,7 +42,9 @@ def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.Da
     sheet = Sheet(rows, range(len(rows.answers)))
     read = _answers_of(rows)
     for batch, keep in rows.batches(batch_size):
-        logits = model.logits(torch.tensor([rows.ids[row] for row in batch]), keep=keep)
+        ids = torch.tensor([rows.ids[row] for row in batch])
+        with asking(model, rows.prompts(batch)):
+            logits = model.logits(ids, keep=keep)
         sheet.enter(logits, [(answer, i) for i, row in enumerate(batch) for answer in read[row]])
     return sheet.frame()
 

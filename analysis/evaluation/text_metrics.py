@@ -20,7 +20,7 @@ from .generation import Sampling, generate, generate_under_edits
 from .references import References
 from .row_scoring import score_under_edits
 from .scoring import score_rows
-from .under_edits import Applicable, Editor, Failed, carried_by_rows
+from .under_edits import Applicable, Editor, Failed, asked_under, carried_by_rows
 
 Texts = list[list[str]]
 """Of each fact, its texts."""
@@ -143,8 +143,8 @@ def _plain_texts(model: Model, prompts: Texts, sampling: Sampling) -> Texts:
 
 def _edited_texts(model: Model, editor: Editor, prompts: Texts, unedited: Texts, sampling: Sampling) -> Texts:
     if isinstance(editor, Applicable):
-        with editor.on(model):
-            return _plain_texts(model, prompts, sampling)
+        with asked_under(editor, model) as asked_model:
+            return _plain_texts(asked_model, prompts, sampling)
     found = list(unedited)  # stays so where there is no edit
     carried = {i: edit for i, edit in enumerate(editor) if carried_by_rows(edit)}
     if carried:
@@ -155,8 +155,8 @@ def _edited_texts(model: Model, editor: Editor, prompts: Texts, unedited: Texts,
             found[i] = of_fact
     for i, edit in enumerate(editor):
         if i not in carried and not isinstance(edit, Failed):
-            with edit.on(model):
-                found[i] = generate(model, prompts[i], sampling)
+            with asked_under(edit, model) as asked_model:
+                found[i] = generate(asked_model, prompts[i], sampling)
     return found
 
 
@@ -164,8 +164,8 @@ def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float
     """Of the unedited model, and under each edit (of one edit of all facts, one number)."""
     before = perplexity_of(score_rows(model, rows))
     if isinstance(editor, Applicable):
-        with editor.on(model):
-            return before, [perplexity_of(score_rows(model, rows))]
+        with asked_under(editor, model) as asked_model:
+            return before, [perplexity_of(score_rows(asked_model, rows))]
     found = [before] * len(editor)  # stays so where there is no edit
     carried = {i: edit for i, edit in enumerate(editor) if carried_by_rows(edit)}
     if carried:
@@ -176,8 +176,8 @@ def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float
             found[i] = perplexity_of(scores.iloc[number * texts : (number + 1) * texts])
     for i, edit in enumerate(editor):
         if i not in carried and not isinstance(edit, Failed):
-            with edit.on(model):
-                found[i] = perplexity_of(score_rows(model, rows))
+            with asked_under(edit, model) as asked_model:
+                found[i] = perplexity_of(score_rows(asked_model, rows))
     return before, found
 
 

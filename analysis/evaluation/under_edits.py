@@ -7,8 +7,8 @@ Edits of the project's own kind are carried by the rows of a batch (`editing.row
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import pandas as pd
@@ -43,10 +43,18 @@ Editor = Applicable | Sequence[Applicable | Failed]
 
 def carried_by_rows(edit: object) -> TypeGuard[Edit]:
     """Whether rows can carry it."""
-    return isinstance(edit, Edit) and all(
-        factors.u.numel() + factors.v.numel() <= _MAX_NUMBERS
-        for factors in (edit.factors(layer) for layer in edit.layers)
+    return (
+        isinstance(edit, Edit)
+        and edit.is_weights
+        and all(factors.u.numel() + factors.v.numel() <= _MAX_NUMBERS for factors in edit.weights.factors.values())
     )
+
+
+@contextmanager
+def asked_under(edit: Applicable, model: Model) -> Iterator[Model]:
+    """The model to be asked while an edit is on: what its `on` yields, or the model where that yields nothing."""
+    with edit.on(model) as yielded:
+        yield yielded if isinstance(yielded, Model) else model
 
 
 def ask_under_edits(
@@ -91,13 +99,13 @@ def ask_under_edits(
         if isinstance(edit, Failed):
             parts[e].append(unedited.loc[answers[i]])
         elif not carried_by_rows(edit):
-            with edit.on(model):
-                scores = score_rows(model, rows.only(answers[i]), batch_size=batch_size)
+            with asked_under(edit, model) as asked_model:
+                scores = score_rows(asked_model, rows.of_model(asked_model, answers[i]), batch_size=batch_size)
             parts[e].append(scores.set_axis(answers[i]))
     for e, made in enumerate(editors):
         if isinstance(made, Applicable):
-            with made.on(model):
-                parts[e].append(score_rows(model, rows, batch_size=batch_size))
+            with asked_under(made, model) as asked_model:
+                parts[e].append(score_rows(asked_model, rows.of_model(asked_model), batch_size=batch_size))
     return [answer_frame(asked, scores) for scores in (unedited, *(pd.concat(part).sort_index() for part in parts))]
 
 

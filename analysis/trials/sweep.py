@@ -21,7 +21,7 @@ from ...runs.journal import Journal
 from ...runs.progress import progress_bar
 from ..evaluation.edit_metrics import record_metrics, summarise
 from ..evaluation.questions import ask_facts
-from ..evaluation.under_edits import Applicable
+from ..evaluation.under_edits import Applicable, asked_under
 
 MakeEdit = Callable[[Fact, int], Applicable]
 """Makes the edit of a fact at a layer."""
@@ -91,8 +91,8 @@ def _edit_once(
     try:
         edit = make_edit(fact, layer)
         seconds = time.perf_counter() - started
-        with edit.on(model):
-            after = ask_facts(model, [fact], batch_size=batch_size)
+        with asked_under(edit, model) as asked:
+            after = ask_facts(asked, [fact], batch_size=batch_size)
     except UsageError:
         raise  # the input is wrong for every record; nothing is learnt by going on
     except MechinterpError as error:

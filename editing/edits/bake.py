@@ -19,7 +19,7 @@ class Undo:
     """The way back from a baked edit: the matrices as they were, and their hashes before and after."""
 
     def __init__(
-        self, model: Model, backup: dict[Place, Float[Tensor, "d_in d_out"]], written: dict[Place, str]
+        self, model: Model, backup: dict[Place, Float[Tensor, "_d_in _d_out"]], written: dict[Place, str]
     ) -> None:
         self._model = model
         self._backup: dict[Place, Tensor] | None = backup

@@ -12,14 +12,16 @@ from torch import Tensor
 from ...errors import MechinterpError
 from ...facts.prompts import Prompt
 from ...runs.tensor_file import read_tensors, write_tensors
+from .adapters import Codebook, Gated, Units
 from .change import Change
 from .provenance import Part, Provenance
 from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
+from .routed import Routed
 from .weights import WeightChange
 
 _KIND = "edit"
-_CHANGES: dict[str, type[Change]] = {change.kind: change for change in (WeightChange,)}
+_CHANGES: dict[str, type[Change]] = {change.kind: change for change in (WeightChange, Units, Codebook, Gated, Routed)}
 """Every kind of change, by its name in files."""
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...models.layout import DOWN
@@ -15,6 +15,7 @@ from ...models.model import Model
 from .active import added
 from .change import WEIGHTS, Change
 from .factors import Factors
+from .where import Rows, Where
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,24 @@ class WeightChange(Change):
                 )
 
     @contextmanager
-    def on(self, model: Model) -> Iterator[Model]:
-        with added(model, {self.digest: self.factors}):
+    def on(self, model: Model, where: Where | None = None) -> Iterator[Model]:
+        if where is None:
+            with added(model, {self.digest: self.factors}):
+                yield model
+            return
+        with (
+            ExitStack() as stack
+        ):  # in some rows only: to the others, and to `effective_weight`, the weights are as ever
+            for (matrix, layer), factors in self.factors.items():
+                rows = Rows(model, layer, where, stack)
+                projection = model.layout.mlp_projection(matrix, layer)
+                stack.callback(projection.register_forward_hook(_adder(rows, factors)).remove)
             yield model
+
+
+def _adder(rows: Rows, factors: Factors) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        change = rows.only_meant(factors.apply(args[0]))
+        return output + change.reshape(output.shape).to(output.dtype)
+
+    return add

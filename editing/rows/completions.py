@@ -52,7 +52,7 @@ def completions(model: Model, asked: Sequence[tuple[Prompt, str]]) -> tuple[Comp
     batch = Batch.of(model, [prompt for prompt, _ in asked], [ids[:-1] for ids in words])
     keep = batch.keep_from(int(batch.end.min()))
     shift = batch.width - keep
-    logits = forward(model, batch.ids, keep=keep, past=batch.given).logits
+    logits = forward(model, batch.ids, keep=keep, past=batch.given, prompts=batch.prompts).logits
     found = []
     for row, ids in enumerate(words):
         start = int(batch.end[row]) - shift
@@ -91,7 +91,7 @@ def next_token_log_probs(
             raise UsageError("a delta was given without the layer it is added at")
         writes = (batch.add_at_subject(model.layout.value_hook(layer), delta),)
     keep = batch.keep_from(int(batch.end.min()))
-    logits = forward(model, batch.ids, writes, keep=keep, past=batch.given).logits
+    logits = forward(model, batch.ids, writes, keep=keep, past=batch.given, prompts=batch.prompts).logits
     shift = batch.width - keep
     return log_softmax(logits[batch.rows, batch.end - shift])
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Prompt
+from ...models.asking import PromptEnds
 from ...models.model import Model
 from ...models.stacks import DECODER
 from ...patching.plain.executor import HookWrite
@@ -87,6 +88,11 @@ class Batch:
             return {}
         real = torch.arange(self.ids.shape[1], device=self.ids.device) < self.length[:, None]
         return {"decoder_ids": self.decoder, "attention_mask": real.long()}
+
+    @property
+    def prompts(self) -> PromptEnds | None:
+        """Where each row's sentence ends; None for an encoder-decoder, whose encoder sees nothing else."""
+        return None if self.decoder is not None else PromptEnds(self.end)
 
     @property
     def width(self) -> int:

@@ -38,7 +38,7 @@ def read_at_subjects(
     found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for start in range(0, len(prompts), _ROWS):
         batch = Batch.of(model, prompts[start : start + _ROWS])
-        cache = forward(model, batch.ids, reads=hooks, keep=1, past=batch.given).cache
+        cache = forward(model, batch.ids, reads=hooks, keep=1, past=batch.given, prompts=batch.prompts).cache
         for hook in hooks:
             found[hook].append(batch.at_subject(cache[hook]))
     return {hook: torch.cat(parts).view(len(requests), len(contexts), -1) for hook, parts in found.items()}

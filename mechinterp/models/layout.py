@@ -8,6 +8,7 @@ writes a hook name itself; `preflight.py` proves each name on the model at hand 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,6 +60,8 @@ HOOKED = tuple(one for one in COMPONENTS if one != RESID_MID)
 DOWN, UP, GATE = "down", "up", "gate"
 MATRICES = {DOWN: "out", UP: "in", GATE: "gate"}
 """The matrices of an MLP: out of it, into it, and the one that opens the way in (gated architectures alone)."""
+_ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation", "gelu_impl", "dense_act_fn")
+"""What transformers calls the activation function of an MLP."""
 PER_HEAD = (Z, Q, K, V)
 """Components with a head axis: their activations are [batch pos head d_head]."""
 
@@ -285,6 +288,33 @@ class Layout:
                 f"layer {layer} of this {self.architecture} has no {matrix}-projection of its own in its MLP"
             )
         return projection
+
+    def is_gated(self, layer: int) -> bool:
+        """Whether the MLP of a layer has a gate beside its way in."""
+        return getattr(self._mlp(layer), MATRICES[GATE], None) is not None
+
+    def activation(self, layer: int) -> Callable[[Tensor], Tensor]:
+        """The activation function of the MLP of a layer, as it acts on what leaves the way in (or the gate).
+
+        Raises:
+            MechinterpError: it is not to be found in this architecture.
+        """
+        plain = getattr(self._mlp(layer), "original_component", None)
+        for name in _ACTIVATIONS:
+            found = getattr(plain, name, None)
+            if callable(found):
+                act: Callable[[Tensor], Tensor] = found
+                return act
+        raise MechinterpError(
+            f"the MLP of this {self.architecture} names no activation function, so no unit can be added"
+        )
+
+    @property
+    def token_embedding(self) -> torch.nn.Module:
+        """The module that turns token ids into embeddings, as the plain model has it."""
+        network: Any = self.bridge.original_model
+        found: torch.nn.Module = network.get_input_embeddings()
+        return found
 
     def down_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """The bias of the down-projection, None where the architecture has none."""

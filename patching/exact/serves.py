@@ -9,6 +9,7 @@ import torch
 from ...errors import MechinterpError
 from ...facts.prompts import Prompt
 from ...facts.spans import TokenisedPrompt
+from ...models.asking import decides_by_prompt
 from ...models.checkpoints import first_line
 from ...models.model import Model
 from ..algebra.noise import Gaussian
@@ -35,6 +36,8 @@ def serves(model: Model) -> str | None:
             f"{model.architecture} is an encoder-decoder: every token of its encoder sees every other, so a patch "
             "changes all of them and nothing of a forward can be left out"
         )
+    if decides_by_prompt(model):
+        return "an edit is on that answers whole prompts, so no part of a forward can be left out"
     if model.bridge not in _KNOWN:
         _KNOWN[model.bridge] = _try(model)
     return _KNOWN[model.bridge]

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...errors import MechinterpError
+from ...models.asking import PromptEnds, asking
 from ...models.model import Model
 
 
@@ -112,6 +113,7 @@ def forward(
     keep: int = 1,
     grad: bool = False,
     past: Mapping[str, Any] | None = None,
+    prompts: PromptEnds | None = None,
 ) -> Forward:
     """Run token ids through the model with values written and activations read at hook points.
 
@@ -127,6 +129,7 @@ def forward(
             values, and the mask and positions that go with it, see `prefix.Tail`); for an encoder-decoder, whose `ids`
             are the encoder's and whose logits the decoder's, `decoder_ids` (and an `attention_mask` if `ids` are
             padded, because an encoder sees all tokens).
+        prompts: where each row's prompt ends, for changes that answer prompts; None: all of a row is its prompt.
 
     Raises:
         MechinterpError: a hook point that is unknown or did not fire exactly once; an encoder-decoder without
@@ -154,7 +157,7 @@ def forward(
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
-        with torch.set_grad_enabled(grad):
+        with asking(model, prompts), torch.set_grad_enabled(grad):
             logits = model.bridge.run_with_hooks(ids.to(model.device), fwd_hooks=hooks, **arguments)[:, -keep:]
     except torch.OutOfMemoryError as error:
         raise MechinterpError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from ...models.asking import PromptEnds
 from ...models.model import Model
 from ..algebra.cells import Placed
 from .executor import HookWrite, forward
@@ -101,7 +102,9 @@ def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str], keep_pairs: 
     cached = DynamicCache() if keep_pairs else None
     past = {} if cached is None else {"past_key_values": cached, "use_cache": True}
     past["decoder_ids"] = model.fed([job.decoder for job in jobs for _ in range(job.rows)])
-    out = forward(model, ids, writes, reads, keep=keep, past=past)
+    ends = torch.tensor([len(job.ids) - job.keep for job in jobs for _ in range(job.rows)])
+    prompts = None if model.is_encoder_decoder else PromptEnds(ends)
+    out = forward(model, ids, writes, reads, keep=keep, past=past, prompts=prompts)
     layers: list[Any] = [] if cached is None else list(cached.layers)
     changed = torch.zeros(len(jobs), dtype=torch.bool)
     for unchanged, owner in zip(out.unchanged, owners, strict=True):
