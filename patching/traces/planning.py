@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt
+from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...runs.versions import versions
 from ..algebra.noise import Gaussian, Noise, PublishedNoise
@@ -222,7 +223,7 @@ def _refused(model: Model, engine: str) -> str | None:
     """Why the exact engine is not used, None where it is."""
     if engine == "plain":
         return "the plain executor was asked for"
-    if engine == "exact" and model.is_encoder_decoder:
+    if engine == "exact" and (model.is_encoder_decoder or decides_by_prompt(model)):
         raise UsageError(f"engine='exact' cannot be used: {serves(model)}; leave engine= out")
     return serves(model) if engine == "auto" else None
 
