@@ -378,7 +378,7 @@ def test_bad_input_is_named(model: Model, moments: SecondMoment) -> None:
     with pytest.raises(UsageError, match="contexts is one string"):
         attempt(contexts="{}")
     with pytest.raises(UsageError, match="a row of .* tokens with its context and target; small-gpt2 takes at most 64"):
-        attempt(target="river " * 30, contexts=CONTEXTS)
+        attempt(target=" ".join(["river"] * 60), contexts=CONTEXTS)
     singular = SecondMoment.collect(model, SENTENCES, 1, max_tokens=30, progress=False)
     with pytest.raises(MechinterpError, match="is singular to working precision"):
         attempt(moments=singular, contexts=CONTEXTS)

@@ -23,6 +23,7 @@ from support.tokenizers import (
 from transformers import GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mechinterp.errors import UsageError
+from mechinterp.facts.encoding import encode
 from mechinterp.facts.prompts import Fact, Prompt
 from mechinterp.facts.readers import read_counterfact, read_known
 from mechinterp.facts.spans import (
@@ -35,11 +36,9 @@ from mechinterp.facts.spans import (
     MIDDLE_SUBJECT,
     ROLES,
     TokenisedPrompt,
-    answer_ids,
-    encode,
-    is_spaced_letter,
     tokenise,
 )
+from mechinterp.facts.words import is_spaced_letter
 
 
 @pytest.fixture(scope="session")
@@ -310,68 +309,6 @@ def test_prompts_that_are_too_long_are_refused() -> None:
             Model.tokenise(room, too_long)
 
 
-# ---- answers ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "answer", "whole"),
-    [
-        ("The capital is", "Paris", "The capital is Paris"),
-        ("The capital is", " Paris", "The capital is Paris"),
-        ("The capital is,", "Paris", "The capital is, Paris"),
-        ("The capital is:", "7", "The capital is: 7"),
-        ("It stands in (", "Paris", "It stands in (Paris"),
-        ('She said "', "Paris", 'She said "Paris'),
-        ('"', "Paris", '"Paris'),
-        ('She ("', "Paris", 'She ("Paris'),
-        ("Sie sagte \u201e", "Paris", "Sie sagte \u201eParis"),
-        ("She said \u201c", "Paris", "She said \u201cParis"),
-        ('of a "superior"', "bishop", 'of a "superior" bishop'),
-        ("of a \u201csuperior\u201d", "bishop", "of a \u201csuperior\u201d bishop"),
-        ("der \u201eObere\u201c", "Bischof", "der \u201eObere\u201c Bischof"),
-        ("the parents'", "house", "the parents' house"),
-        ("the non-", "French", "the non-French"),
-        ("Paris \u2013", "capital", "Paris \u2013 capital"),
-        ("The capital is\n", "Paris", "The capital is\nParis"),
-        ("首都は", "東京", "首都は東京"),
-        ("首都は", "Paris", "首都はParis"),
-        ("The capital is", "東京", "The capital is東京"),
-        ("عاصمة", "القاهرة", "عاصمة القاهرة"),
-        ("It costs", "$5", "It costs$5"),
-        ("It costs", " $5", "It costs $5"),
-        ("He is a", "non-smoking Zoë Müller", "He is a non-smoking Zoë Müller"),
-    ],
-)
-def test_an_answer_continues_the_sentence(
-    any_bytes: PreTrainedTokenizerFast, text: str, answer: str, whole: str
-) -> None:
-    ids = (*encode(any_bytes, text)[0], *answer_ids(any_bytes, text, answer))
-    assert b"".join(bytes_of(any_bytes, token) for token in ids).decode() == whole
-
-
-def test_a_leading_space_makes_no_difference(gpt2: PreTrainedTokenizerFast) -> None:
-    with_space, without = (tokenise(gpt2, Prompt("{} is in", "Rome", answer)) for answer in (" Italy", "Italy"))
-    assert with_space.answer_ids == without.answer_ids == tuple(gpt2(" Italy")["input_ids"])
-    assert len(without.answer_ids) == 1
-
-
-def test_answers_of_several_tokens_are_whole(gpt2: PreTrainedTokenizerFast) -> None:
-    found = tokenise(gpt2, Prompt("{} lived in", "Ann", "Bratislava, Slovakia"))
-    assert len(found.answer_ids) > 3
-    assert gpt2.decode(list(found.answer_ids)) == " Bratislava, Slovakia"
-
-
-def test_no_answer_no_ids(small: PreTrainedTokenizerFast) -> None:
-    assert tokenise(small, Prompt("{} is in", "Ann")).answer_ids == ()
-
-
-def test_the_prompt_is_never_tokenised_otherwise_for_its_answer(gpt2: PreTrainedTokenizerFast) -> None:
-    """A space at the end merges with the answer in one go; the ids of the prompt must not follow."""
-    found = tokenise(gpt2, Prompt("{} is in ", "Rome", "Italy"))
-    assert list(found.ids) == gpt2("Rome is in ")["input_ids"]
-    assert gpt2.decode(list(found.answer_ids)) == "Italy"
-
-
 # ---- roles --------------------------------------------------------------------------------------------------------
 
 
@@ -478,9 +415,9 @@ def test_law_the_span_spells_the_subject_and_is_minimal(before: str, subject: st
     right = after and more_right > 0 and is_spaced_letter(after[0])
     if left or right:
         with pytest.raises(UsageError, match="is part of a longer word"):
-            tokenise(tokenizer, Prompt(before + "{}" + after, subject))
+            tokenise(tokenizer, Prompt(before + "{}" + after, subject, join=""))
         return
-    found = tokenise(tokenizer, Prompt(before + "{}" + after, subject))
+    found = tokenise(tokenizer, Prompt(before + "{}" + after, subject, join=""))
     assert list(found.ids) == ids
     assert found.subject == (start, end)
     spelt = [bytes_of(tokenizer, token) for token in ids[start:end]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -241,10 +242,11 @@ def test_bad_prompts_are_named_before_anything_runs(model: Model, monkeypatch: p
         trace(model, [PROMPT, Prompt("{} lives", "quux")], progress=False)
 
 
-@pytest.mark.usefixtures("unchecked_types")
-def test_one_prompt_belongs_in_a_list(model: Model) -> None:
-    with pytest.raises(UsageError, match="takes a list of prompts; put this one in square brackets"):
-        trace(model, PROMPT, progress=False)  # type: ignore[arg-type]
+def test_one_prompt_or_fact_is_traced_as_a_list_of_one(model: Model) -> None:
+    wanted = trace(model, [PROMPT], kinds=["mlp"], severed=(), draws=1, progress=False)
+    for one in (PROMPT, Fact(PROMPT)):
+        found = trace(model, one, kinds="mlp", severed=(), draws=1, progress=False)
+        pd.testing.assert_frame_equal(found.frame, wanted.frame)
 
 
 @pytest.mark.parametrize("site", [embed @ every, mlp.each @ subject, mlp[1] @ here])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Question
-from ...facts.spans import needs_space
+from ...facts.words import tail_of
 from ...models.model import Model
 from .metric_table import (
     COUNTERFACT,
@@ -94,7 +94,7 @@ def edit_sentence(fact: Fact) -> str:
     """The statement the edit makes, as a sentence of its own."""
     assert fact.target_new is not None
     text = fact.prompt.text
-    return text + (" " if needs_space(text, fact.target_new) else "") + fact.target_new + "."
+    return text + tail_of(text, fact.target_new, fact.prompt.join) + "."
 
 
 def _around(fact: Fact, portability: Portability) -> Iterator[tuple[str, str, str | None]]:

@@ -164,7 +164,7 @@ def _asked(request: Asked) -> Prompt:
 def _old(model: Model, prompt: Prompt, answer: str | None) -> tuple[int, ...]:
     """Tokens of the answer that is to go."""
     if answer is not None:
-        return model.answer_ids(prompt.text, answer)
+        return model.answer_ids(prompt, answer)
     ids = torch.tensor([model.tokenise(prompt).ids])
     return (int(model.logits(ids, keep=1)[0, -1].argmax()),)
 
@@ -172,7 +172,7 @@ def _old(model: Model, prompt: Prompt, answer: str | None) -> tuple[int, ...]:
 def _rewritten(model: Model, request: EditRequest, neurons: Sequence[Neuron], hparams: KnHparams) -> dict[int, Factors]:
     """The same row for all neurons of the request."""
     prompt = request.prompt
-    row = hparams.new * _embedding(model, model.answer_ids(prompt.text, request.target))
+    row = hparams.new * _embedding(model, model.answer_ids(prompt, request.target))
     row = row - hparams.old * _embedding(model, _old(model, prompt, prompt.answer))
     changes = {}
     for layer in sorted({layer for layer, _ in neurons}):

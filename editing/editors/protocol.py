@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar, Unpack, final
 
 from ...errors import MechinterpError, UsageError
+from ...given import Wholes, wholes
 from ...models.model import Model
 from ..edits.active import active_edits
 from ..edits.change import Change
@@ -28,7 +29,7 @@ from ..rows.contexts import check_contexts, sample_contexts
 from ..value.hparams import ValueHparams
 from ..value.value import Value
 from .families import default_layers, family_preset
-from .supplies import Asked, Given, Options, Supplies, gathered, moments_of
+from .supplies import Asked, Given, Options, Supplies, gathered, moments_of, requests_of
 
 H = TypeVar("H", bound=Hparams)
 
@@ -160,8 +161,8 @@ class Editor(ABC, Generic[H]):
     def __call__(
         self,
         model: Model,
-        requests: Sequence[Asked],
-        layers: Sequence[int] | None = None,
+        requests: Asked | Sequence[Asked],
+        layers: Wholes | None = None,
         *,
         preset: str = "default",
         hparams: H | None = None,
@@ -171,8 +172,8 @@ class Editor(ABC, Generic[H]):
 
         Args:
             model: the model; edits that are on take part, and the new edit then presupposes them.
-            requests: what the model should say.
-            layers: which MLPs; default: the published ones of this model, where there are any.
+            requests: what the model should say; one or several.
+            layers: which MLPs, one or several; default: the published ones of this model, where there are any.
             preset: a name in `presets`.
             hparams: hyper-parameters of your own, in place of a preset.
             given: any of `Supplies` (moments, contexts, past, values, ...) and `Options` (seed, progress, force, ...).
@@ -189,8 +190,8 @@ class Editor(ABC, Generic[H]):
     def job(
         self,
         model: Model,
-        requests: Sequence[Asked],
-        layers: Sequence[int] | None = None,
+        requests: Asked | Sequence[Asked],
+        layers: Wholes | None = None,
         *,
         preset: str = "default",
         hparams: H | None = None,
@@ -202,7 +203,7 @@ class Editor(ABC, Generic[H]):
             UsageError: bad input.
         """
         supplies, options = gathered(given)
-        asked = tuple(EditRequest.of(each) for each in requests)
+        asked = requests_of(requests)
         if not asked:
             raise UsageError(f"{self.name} was given no request; give at least one")
         if supplies.past is not None and not self.remembers:
@@ -284,7 +285,7 @@ class Editor(ABC, Generic[H]):
         return type(self).make_each is not Editor.make_each
 
     @final
-    def layers(self, model: Model, given: Sequence[int] | None, hparams: H) -> tuple[int, ...]:
+    def layers(self, model: Model, given: Wholes | None, hparams: H) -> tuple[int, ...]:
         """The layers that are meant, ascending.
 
         Args:
@@ -300,7 +301,7 @@ class Editor(ABC, Generic[H]):
             family = self.family_of(hparams)
             chosen = default_layers(model, family) if family else tuple(range(model.n_layers))
         else:
-            chosen = tuple(given)
+            chosen = wholes(given, "layers")
         index = tuple(sorted(model.layout.check_layer(layer) for layer in chosen))
         if not index or len(set(index)) < len(index):
             raise UsageError(f"layers={list(chosen)} is no list of different layers; give at least one")

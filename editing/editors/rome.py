@@ -7,7 +7,7 @@ v* = the value that makes the model say the target                      (a train
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import SupportsIndex, Unpack
 
 import torch
 
@@ -77,7 +77,7 @@ r_rome = Rome(
 def rome(
     model: Model,
     asked: Asked,
-    layer: int | None = None,
+    layer: SupportsIndex | None = None,
     *,
     target: str | None = None,
     preset: str = "default",
@@ -108,5 +108,5 @@ def rome(
             became NaN, or the second moment is singular.
     """
     request = EditRequest.of(asked, target)
-    layers = None if layer is None else [layer]
+    layers = None if layer is None else layer
     return ROME(model, [request], layers, preset=preset, hparams=hparams, **given)

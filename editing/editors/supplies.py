@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
@@ -92,6 +92,24 @@ def gathered(given: Given) -> tuple[Supplies, Options]:
     values: dict[str, Any] = dict(given)
     supplies = Supplies(**{name: values[name] for name in names[Supplies] if name in values})
     return supplies, Options(**{name: values[name] for name in names[Options] if name in values})
+
+
+def requests_of(given: object) -> tuple[EditRequest, ...]:
+    """Requests, one or several, from whatever brings them.
+
+    Raises:
+        UsageError: something that asks for no edit.
+    """
+    kinds, hint = (EditRequest, Fact, Prompt), "facts with target_new, or EditRequests"
+    if isinstance(given, kinds):
+        return (EditRequest.of(given),)
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UsageError(f"requests is {given!r:.80}; give {hint}")
+    asked = list(given)
+    for one in asked:
+        if not isinstance(one, kinds):
+            raise UsageError(f"requests holds {one!r:.80}; give {hint}")
+    return tuple(EditRequest.of(one) for one in asked)
 
 
 def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: bool) -> dict[int, SecondMoment]:

@@ -56,12 +56,17 @@ def load_parts(path: str | Path) -> tuple[Part, ...]:
 def _provenance(saved: dict[str, Any]) -> Provenance:
     plain = dict(saved)
     plain["requests"] = tuple(
-        EditRequest(Prompt(**request["prompt"]), request["target"]) for request in plain["requests"]
+        EditRequest(_prompt(request["prompt"]), request["target"]) for request in plain["requests"]
     )
     plain["report"] = None if plain["report"] is None else _report(plain["report"])
     plain["contexts"] = tuple(plain["contexts"])
     plain["on_top_of"] = tuple(plain["on_top_of"])
     return Provenance(**plain)
+
+
+def _prompt(saved: dict[str, Any]) -> Prompt:
+    turn = saved.get("turn")
+    return Prompt(**{**saved, "turn": None if turn is None else tuple(turn)})
 
 
 def _report(saved: dict[str, Any]) -> RomeReport | BatchReport:

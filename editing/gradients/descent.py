@@ -159,7 +159,7 @@ def _parts(model: Model, requests: Sequence[EditRequest], hparams: FtHparams, *,
         TargetRows.of(
             model,
             [request.prompt for request in part],
-            [model.answer_ids(request.prompt.text, request.target) for request in part],
+            [model.answer_ids(request.prompt, request.target) for request in part],
             forced=hparams.loss == "targets",
         )
         for part in parts

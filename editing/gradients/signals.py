@@ -48,7 +48,7 @@ def signals_of(model: Model, requests: Sequence[EditRequest], layers: Sequence[i
     found: list[dict[int, Signals]] = []
     for start in range(0, len(requests), _ROWS):
         some = requests[start : start + _ROWS]
-        targets = [model.answer_ids(request.prompt.text, request.target) for request in some]
+        targets = [model.answer_ids(request.prompt, request.target) for request in some]
         rows = TargetRows.of(model, [request.prompt for request in some], targets)
         row, token = rows.real.nonzero(as_tuple=True)
         places = rows.at[row, token]

@@ -57,4 +57,4 @@ def _check_pair(requests: Sequence[EditRequest], i: int, j: int) -> None:
 
 
 def _first(model: Model, request: EditRequest, words: str | None = None) -> int:
-    return model.answer_ids(request.prompt.text, request.target if words is None else words)[0]
+    return model.answer_ids(request.prompt, request.target if words is None else words)[0]

@@ -48,7 +48,7 @@ def completions(model: Model, asked: Sequence[tuple[Prompt, str]]) -> tuple[Comp
     """
     if not asked:
         return ()
-    words = [model.answer_ids(prompt.text, text) for prompt, text in asked]
+    words = [model.answer_ids(prompt, text) for prompt, text in asked]
     batch = Batch.of(model, [prompt for prompt, _ in asked], [ids[:-1] for ids in words])
     keep = batch.keep_from(int(batch.end.min()))
     shift = batch.width - keep

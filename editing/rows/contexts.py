@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...errors import UsageError
+from ...facts.prompts import Prompt
+from ...facts.words import check_text, sentence_in
+from ...given import names_of, seed_of, several, whole
 from ...models.model import Model
 
 BARE = "{}"
@@ -20,6 +23,10 @@ BARE = "{}"
 
 START_WORDS = ("The", "Therefore", "Because", "I", "You")
 """Where sampling starts in a vocabulary that has neither a BOS nor an EOS token, and in MEMIT's published code."""
+
+
+_TRIES = 8
+"""How often a context that came out like another is sampled anew."""
 
 
 def sample_contexts(
@@ -30,14 +37,15 @@ def sample_contexts(
     top_k: int = 5,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Context templates: `"{}"`, then `"<sampled text>. {}"` for each sample.
+    """Context templates: `"{}"`, then `"<sampled text>. {}"` for each sample, all different.
 
     Sampling starts from BOS (or EOS, or a common word where the tokenizer has neither) and has a generator of
     its own: the same model and seed give the same contexts, whatever ran before.
 
     Args:
         model: the model that writes them.
-        lengths: (how many, length); a length counts the token that sampling starts from.
+        lengths: (how many, length); a length counts the token that sampling starts from, and of BOS and a word the
+            word.  There are fewer where the model has no more to say: one token after BOS is one of `top_k`.
         starts: words that the samples begin with, in turn (MEMIT's code: "The", "Therefore", ...); empty: see above.
         top_k: only the k most probable next tokens are sampled from; special tokens never are.
         seed: of the sampling.
@@ -50,28 +58,56 @@ def sample_contexts(
             f"{model.name} ({model.architecture}) is an encoder-decoder and continues no text, so no contexts can be "
             "sampled from it; give them as contexts=('{}', 'By the way, {}')"
         )
-    if top_k < 1:
-        raise UsageError(f"top_k is {top_k}; at least one token must be left to sample from")
-    generator = torch.Generator().manual_seed(seed)
-    contexts = [BARE]
+    k = whole(top_k, "top_k")
+    if k < 1:
+        raise UsageError(f"top_k is {k}; at least one token must be left to sample from")
+    words = names_of(starts, "starts")
+    generator = torch.Generator().manual_seed(seed_of(seed))
+    drawn: list[tuple[int, list[int], str]] = []  # how many more tokens, from which ones on, and what came of it
     for count, length in lengths:
-        if length > model.n_ctx:
+        first = _starts(model, count, words)
+        more = length - 1
+        if len(first[0]) + more > model.n_ctx:
             raise UsageError(f"a context of {length} tokens does not fit into the {model.n_ctx} of {model.name}")
-        start = torch.tensor(_starts(model, count, starts))[:, None]
-        sampled = _sample(model, start, length - 1, top_k, generator)
-        contexts.extend(f"{_clean(text)}. {{}}" for text in _decode(model, sampled, start))
-    return tuple(contexts)
+        drawn += zip([more] * count, first, _sampled(model, first, more, k, generator), strict=True)
+    return (BARE, *(f"{text}. {{}}" for text in _different(model, drawn, k, generator)))
 
 
-def _starts(model: Model, count: int, given: Sequence[str]) -> list[int]:
-    """One start token per sample."""
+def _starts(model: Model, count: int, given: Sequence[str]) -> list[list[int]]:
+    """The tokens that each sample starts from: BOS where the tokenizer adds one, and a word where there is no BOS."""
     tokenizer = model.tokenizer
-    for special in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+    front = model.encode("a")[:1] if model.adds_bos else []
+    for special in (*front, tokenizer.bos_token_id, tokenizer.eos_token_id):
         if special is not None and not given:
-            return [int(special)] * count
-    first = 1 if model.adds_bos else 0
-    words = [ids[first] for word in given or START_WORDS if len(ids := model.encode(word)) > first]
+            return [[int(special)]] * count
+    words = [[*front, ids[0]] for word in given or START_WORDS if (ids := model.encode(word)[len(front) :])]
     return [words[i % len(words)] for i in range(count)]
+
+
+def _different(
+    model: Model, drawn: Sequence[tuple[int, list[int], str]], top_k: int, generator: torch.Generator
+) -> list[str]:
+    """Each text once: one that came before is sampled anew, and left out where that brings nothing new."""
+    texts: list[str | None] = []
+    seen: set[str] = set()
+    for _, _, text in drawn:
+        texts.append(None if text in seen else text)
+        seen.add(text)
+    for _ in range(_TRIES if top_k > 1 else 0):
+        for i, (more, start, _) in enumerate(drawn):
+            if texts[i] is None:
+                [text] = _sampled(model, [start], more, top_k, generator)
+                texts[i] = None if text in seen else text
+                seen.add(text)
+    return [text for text in texts if text is not None]
+
+
+def _sampled(model: Model, starts: list[list[int]], more: int, top_k: int, generator: torch.Generator) -> list[str]:
+    """What the model says after each of some beginnings of one length."""
+    rows = _sample(model, torch.tensor(starts), more, top_k, generator)
+    # A start token that is a word of its own belongs to what is said, BOS does not.
+    first = 1 if starts[0][0] in model.tokenizer.all_special_ids else 0
+    return [_clean(str(model.tokenizer.decode(row[first:].tolist()))) for row in rows]
 
 
 def _sample(
@@ -88,12 +124,6 @@ def _sample(
     return ids
 
 
-def _decode(model: Model, ids: Int[Tensor, "row pos"], start: Int[Tensor, "row 1"]) -> list[str]:
-    """The sampled words; a start token that is a word of its own belongs to them, BOS does not."""
-    first = 1 if int(start[0, 0]) in model.tokenizer.all_special_ids else 0
-    return [str(model.tokenizer.decode(row[first:].tolist())) for row in ids]
-
-
 def _clean(text: str) -> str:
     """One line, and no `{}` but the template's own."""
     return " ".join(text.split()).replace("{}", "{ }")
@@ -103,13 +133,45 @@ def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
     """Context templates as given by the caller, the bare one first.
 
     Raises:
-        UsageError: none, one without exactly one `{}`, or the bare template not in front.
+        UsageError: none, one without exactly one `{}` or that ends with a blank, or the bare template not in front.
     """
     if isinstance(contexts, str):
         raise UsageError("contexts is one string; give a sequence of templates such as ('{}', 'By the way, {}')")
-    for context in contexts:
+    templates = several(contexts, str, "contexts", "templates such as ('{}', 'By the way, {}')")
+    for context in templates:
         if context.count("{}") != 1:
             raise UsageError(f"the context {context!r} must hold exactly one '{{}}', where the prompt goes")
-    if not contexts or contexts[0] != BARE:
+        check_text(context, "the context")
+    if not templates or templates[0] != BARE:
         raise UsageError("the first context must be '{}': the value starts from the bare prompt's")
-    return tuple(contexts)
+    return templates
+
+
+def in_contexts(model: Model, prompt: Prompt, contexts: Sequence[str], fed: Sequence[int] = ()) -> list[Prompt]:
+    """A prompt in each context, without its answer; of a chat, within the user's turn.
+
+    Args:
+        model: that is to read it.
+        prompt: whose sentence goes into the contexts.
+        contexts: templates, the bare one among them.
+        fed: token ids that are fed after it.
+
+    Raises:
+        UsageError: the prompt fits the model, and not in a context; a rendered chat whose turns are not known.
+    """
+    start, end = prompt.turn or sentence_in(prompt.template)
+    chat = prompt.turn is None and any(t in prompt.template[start:end] for t in model.tokenizer.all_special_tokens)
+    found = [prompt.in_context(context) for context in contexts]
+    if chat and tuple(contexts) != (BARE,):
+        raise UsageError(
+            f"contexts such as {contexts[-1]!r} would stand before the first turn of a chat, {prompt.text[:60]!r}; "
+            "make the prompt with model.chat(prompt) or Prompt.from_messages, or pass contexts=('{}',)"
+        )
+    lengths = [len(model.encode(one.text)) + len(fed) for one in found]
+    for context, length in zip(contexts, lengths, strict=True):
+        if lengths[0] <= model.n_ctx < length:
+            raise UsageError(
+                f"{prompt.text[-60:]!r} has {length} tokens in the context {context!r}, and {model.name} takes at most "
+                f"{model.n_ctx}; pass contexts=('{{}}',) for the bare prompt alone, or shorter ones"
+            )
+    return found

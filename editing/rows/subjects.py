@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...facts.prompts import Prompt
 from ...models.model import Model
 from ...patching.plain.executor import forward
 from ..edits.request import EditRequest
-from .contexts import BARE
+from .contexts import in_contexts
 from .padded import Batch
 
 _ROWS = 256
@@ -30,11 +29,7 @@ def read_at_subjects(
         contexts: templates, the bare "{}" first.
         hooks: which activations.
     """
-    prompts = [
-        Prompt(context.replace(BARE, request.prompt.template), request.subject)
-        for request in requests
-        for context in contexts
-    ]
+    prompts = [prompt for request in requests for prompt in in_contexts(model, request.prompt, contexts)]
     found: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for start in range(0, len(prompts), _ROWS):
         batch = Batch.of(model, prompts[start : start + _ROWS])

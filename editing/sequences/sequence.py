@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any, Unpack
 
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.model import Model
 from ..editors.protocol import Editor
 from ..editors.supplies import Asked, Given
@@ -35,7 +36,7 @@ class EditSequence:
         self,
         model: Model,
         editor: Editor[Any],
-        layers: Sequence[int] | None = None,
+        layers: Wholes | None = None,
         *,
         preset: str = "default",
         hparams: Hparams | None = None,
@@ -51,7 +52,7 @@ class EditSequence:
         self._steps: list[Edit] = []
         self.past: Any = given.get("past")
 
-    def add(self, requests: Sequence[Asked], *, progress: bool = False) -> Edit:
+    def add(self, requests: Asked | Sequence[Asked], *, progress: bool = False) -> Edit:
         """Edit once more.
 
         Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack
 
 from ...errors import MechinterpError, UsageError
+from ...given import Wholes
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..editors.protocol import Editor, Job
@@ -29,8 +30,8 @@ class NotMade:
 def edit_each(
     model: Model,
     editor: Editor[Any],
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Asked | Sequence[Asked],
+    layers: Wholes | None = None,
     *,
     preset: str = "default",
     hparams: Hparams | None = None,

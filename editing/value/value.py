@@ -159,7 +159,7 @@ def _chunks(
 def _tail(model: Model, request: EditRequest) -> int:
     """Tokens from the subject's last one to the last that is fed."""
     prompt = model.tokenise(request.prompt)
-    return len(prompt.ids) - prompt.subject[1] + len(model.answer_ids(request.prompt.text, request.target))
+    return len(prompt.ids) - prompt.subject[1] + len(model.answer_ids(request.prompt, request.target))
 
 
 def _optimise(

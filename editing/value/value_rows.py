@@ -13,7 +13,7 @@ from ...facts.prompts import Prompt
 from ...models.model import Model
 from ...patching.plain.metrics import log_softmax
 from ..edits.request import EditRequest
-from ..rows.contexts import BARE
+from ..rows.contexts import in_contexts
 from ..rows.padded import Batch
 from .hparams import ValueHparams
 from .suffix import Suffix
@@ -72,10 +72,9 @@ class ValueRows:
         fed: list[tuple[int, ...]] = []
         targets = []
         for request in requests:
-            target = model.answer_ids(request.prompt.text, request.target)
-            template, subject = request.prompt.template, request.subject
-            prompts += [Prompt(context.replace(BARE, template), subject) for context in contexts]
-            prompts.append(Prompt(hparams.kl_template, subject))
+            target = model.answer_ids(request.prompt, request.target)
+            prompts += in_contexts(model, request.prompt, contexts, target[:-1])
+            prompts.append(Prompt(hparams.kl_template, request.subject))
             fed += [*[target[:-1]] * len(contexts), ()]
             targets.append(target)
         return Batch.of(model, prompts, fed), targets

@@ -130,7 +130,7 @@ def _request(model: Model, prompt: str, subject: str, target: str, answer: str |
 
     asked = Prompt(prompt, subject, answer)
     model.tokenise(asked)
-    model.answer_ids(asked.text, target)
+    model.answer_ids(asked, target)
     return EditRequest(asked, target)
 
 

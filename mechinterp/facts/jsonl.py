@@ -18,9 +18,11 @@ may be left out:
 | one_hop | list of questions, each with its own answer |
 | same_subject | list of prompts: template or prompt, answer; id, relation, and subject where it is written otherwise |
 | generation | list of texts |
+| join | blanks between sentence and answer, "" for none; where it is left out a space is put where one belongs |
+| turn | of a rendered chat, where the user's words stand in the template: [start, end] in characters |
 
-A question is {"text": ..., "answer": ...}.  A field of any other name is an error, so that a misspelt one is not
-silently left out.
+A question is {"text": ..., "answer": ...}, and may have join and turn too.  A field of any other name is an error, so
+that a misspelt one is not silently left out.
 """
 
 from __future__ import annotations
@@ -33,11 +35,10 @@ from typing import Any
 from ..errors import UsageError
 from ..runs.files import written_aside
 from .prompts import Fact, Prompt, Question
-from .published import prompt_of
 from .records import Record
 
-_PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer")
-_QUESTION_FIELDS = ("text", "answer")
+_PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer", "join", "turn")
+_QUESTION_FIELDS = ("text", "answer", "join", "turn")
 _QUESTIONS = ("paraphrases", "neighbourhood", "attribute", "one_hop", "reverse")
 _FACT_FIELDS = (*_PROMPT_FIELDS, "target_new", "known", *_QUESTIONS, "same_subject", "generation")
 
@@ -99,10 +100,11 @@ def _prompt(record: Record, subject: str) -> Prompt:
     id = record.name("id") if record.has("id") else ""
     relation = record.optional_text("relation") or ""
     text = record.text("template" if record.has("template") else "prompt")
-    if record.has("template") or "{}" in text:
-        return prompt_of(record, text, subject, answer, id=id, relation=relation)
+    join, turn = _joined(record)
     try:
-        return Prompt.find(text, subject, answer, id=id, relation=relation)
+        if record.has("template") or "{}" in text:
+            return Prompt(text, subject, answer, id, relation, join, turn)
+        return Prompt.find(text, subject, answer, id=id, relation=relation, join=join)
     except UsageError as error:
         raise UsageError(f"{record.where}: {error}") from error
 
@@ -129,21 +131,31 @@ def _questions(record: Record, key: str, answer: str | None = None) -> tuple[Que
         _only(question, _QUESTION_FIELDS)
         if "answer" not in question.fields:
             raise UsageError(f'{question.where} has no "answer"; add it, or null for none')
-        found.append(Question(question.text("text"), question.optional_text("answer")))
+        found.append(Question(question.text("text"), question.optional_text("answer"), *_joined(question)))
     return tuple(found)
+
+
+def _joined(record: Record) -> tuple[Any, Any]:
+    """How the answer joins its text, and the user's turn: as written, a prompt or a question looks at both."""
+    turn = record.fields.get("turn")
+    return record.fields.get("join"), tuple(turn) if isinstance(turn, list) else turn
 
 
 def _fields(fact: Fact) -> dict[str, Any]:
     """A fact as JSON; what is empty is left out."""
     content: dict[str, Any] = {**_prompt_fields(fact.prompt), "target_new": fact.target_new, "known": fact.known}
     for key in _QUESTIONS:
-        content[key] = [{"text": question.text, "answer": question.answer} for question in getattr(fact, key)]
+        content[key] = [_question_fields(question) for question in getattr(fact, key)]
     content["same_subject"] = [_prompt_fields(prompt) for prompt in fact.same_subject]
     content["generation"] = list(fact.generation)
     return {key: value for key, value in content.items() if value is not None and value != []}
 
 
-def _prompt_fields(prompt: Prompt) -> dict[str, str]:
+def _question_fields(question: Question) -> dict[str, Any]:
+    return {"text": question.text, "answer": question.answer, **_place(question)}
+
+
+def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
     content = {
         "id": prompt.id,
         "relation": prompt.relation,
@@ -151,4 +163,9 @@ def _prompt_fields(prompt: Prompt) -> dict[str, str]:
         "subject": prompt.subject,
         "answer": prompt.answer,
     }
-    return {key: value for key, value in content.items() if value}
+    return {key: value for key, value in content.items() if value} | _place(prompt)
+
+
+def _place(asked: Prompt | Question) -> dict[str, Any]:
+    """How the answer joins, and where the user's turn is, as far as that was said."""
+    return {key: value for key, value in (("join", asked.join), ("turn", asked.turn)) if value is not None}

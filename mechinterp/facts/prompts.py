@@ -7,9 +7,26 @@ subject.  Both are values: frozen, comparable, printable.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import UsageError
+from ..given import several
+from .templates import Message, check_messages, rendered
+from .words import (
+    check_answer,
+    check_join,
+    check_spelling,
+    check_subject,
+    check_text,
+    find_subject,
+    occurrences,
+    sentence_in,
+)
+
+Turn = tuple[int, int]
+"""Characters [start, end) that hold a user's own words in a text with the markup of a chat."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +36,19 @@ class Prompt:
     Args:
         template: text with exactly one `{}`, where the subject goes.
         subject: the words that fill it.
-        answer: the expected completion; a leading space is added when it begins with a letter or digit and none is
-            there (the way GPT-2's vocabulary begins a word).  None: the model's own most probable next token is
-            taken, as the published causal tracing does.
+        answer: the expected completion; a space is put before it where one belongs (`words.needs_space`), the way
+            GPT-2's vocabulary begins a word, unless it brings one or `join` says otherwise.  None: the model's own most
+            probable next token is taken, as the published causal tracing does.
         id: a name for tables, and what the prompt's noise is drawn from; the sentence itself when left empty.
         relation: the relation asked about, if known (`"born_in"`, `"P19"`).
+        join: what stands between sentence and answer: "" for an answer that follows directly, "\\n" for one on a line
+            of its own; None: a space where one belongs.
+        turn: of a rendered chat, where the user's own words stand in the template (`from_messages` says it): contexts
+            of edits go there.
 
     Raises:
-        UsageError: a template without `{}` or with two, a subject that is empty or has a space at either end, an empty
-            answer.
+        UsageError: a template without `{}` or with two, or that ends with a blank (unless `join` is given); a subject
+            or an answer that is no text, empty, or has blanks around it.
     """
 
     template: str
@@ -35,23 +56,25 @@ class Prompt:
     answer: str | None = None
     id: str = ""
     relation: str = ""
+    join: str | None = None
+    turn: Turn | None = None
 
     def __post_init__(self) -> None:
+        check_spelling(self.template, "the template")
         holes = self.template.count("{}")
         if holes != 1:
             raise UsageError(
                 f"the template {self.template!r} has {holes} places for the subject; write exactly one '{{}}' where "
                 f"{self.subject!r} belongs"
             )
-        if not self.subject.strip():
-            raise UsageError(f"the subject of the template {self.template!r} is empty; give the words that fill it")
-        if self.subject != self.subject.strip():
-            raise UsageError(
-                f"the subject {self.subject!r} begins or ends with a space, which would stand doubled in the sentence; "
-                "leave it out"
-            )
-        if self.answer is not None and not self.answer.strip():
-            raise UsageError(f"the answer to {self.text!r} is empty; give a word, or None for the model's own answer")
+        check_subject(self.subject, self.template)
+        check_join(self.join, self.answer)
+        check_text(self.text, "the sentence", join=self.join)
+        if self.answer is not None:
+            check_answer(self.answer, f"the answer to {self.text!r}", "give a word, or None for the model's own answer")
+        check_spelling(self.id, f"the id of {self.text!r}")
+        check_spelling(self.relation, f"the relation of {self.text!r}")
+        object.__setattr__(self, "turn", _checked(self.turn, self.template))
 
     @property
     def text(self) -> str:
@@ -60,8 +83,10 @@ class Prompt:
 
     @property
     def name(self) -> str:
-        """The name used in tables: the id, or the sentence where there is no id."""
-        return self.id or self.text
+        """The name used in tables: the id, or the sentence (of a chat the user's words) where there is no id."""
+        if self.id or self.turn is None:
+            return self.id or self.text
+        return self.template[slice(*self.turn)].replace("{}", self.subject)
 
     @property
     def subject_chars(self) -> tuple[int, int]:
@@ -76,28 +101,126 @@ class Prompt:
         """The same question with another answer."""
         return replace(self, answer=answer)
 
+    def in_context(self, context: str) -> Prompt:
+        """The same sentence, without its answer, among other words ("By the way, {}").
+
+        They go into the user's turn of a chat, and behind the BOS token of a text that brings one.
+        """
+        start, end = self.turn or sentence_in(self.template)
+        return self.reworded(context.replace("{}", self.template[start:end]))
+
+    def reworded(self, template: str) -> Prompt:
+        """Another sentence about the subject, without an answer, in the place of this one (see `in_context`)."""
+        text, turn = _exchanged(self.template, self.turn, template)
+        return Prompt(text, self.subject, join=self.join, turn=turn)
+
     @staticmethod
-    def find(text: str, subject: str, answer: str | None = None, *, id: str = "", relation: str = "") -> Prompt:
+    def find(
+        text: str,
+        subject: str,
+        answer: str | None = None,
+        *,
+        id: str = "",
+        relation: str = "",
+        join: str | None = None,
+    ) -> Prompt:
         """A prompt from a finished sentence, the subject found in it as whole words.
 
         Raises:
             UsageError: the subject does not stand in the text, stands there only inside a longer word ("Ann" in
                 "Annabel"), or stands there more than once (give a template instead).
         """
-        from .spans import find_subject
-
+        check_spelling(text)
+        check_spelling(subject, "the subject")
         start, end = find_subject(text, subject)
         if "{}" in text:
             raise UsageError(f"the text {text!r} already holds '{{}}'; use Prompt(template, subject) instead")
-        return Prompt(text[:start] + "{}" + text[end:], text[start:end], answer, id, relation)
+        return Prompt(text[:start] + "{}" + text[end:], text[start:end], answer, id, relation, join)
+
+    @staticmethod
+    def from_messages(
+        messages: Sequence[Message],
+        subject: str,
+        answer: str | None = None,
+        *,
+        tokenizer: Any,
+        id: str = "",
+        relation: str = "",
+    ) -> Prompt:
+        """A prompt from the messages of a chat, as the tokenizer's chat template renders them.
+
+        The subject's place is known to the character, and the answer stands where the template puts a reply.
+
+        Args:
+            messages: {"role": ..., "content": ...}, oldest first.  One of them holds `{}` where the subject goes, or
+                the subject itself, once and as whole words.  Where the last one is the assistant's, it is the beginning
+                of the reply that the answer goes on with.
+            subject: the words that fill it.
+            answer: the expected reply, or its beginning.
+            tokenizer: whose template is used; a loaded model will do.
+            id, relation: as of a prompt.
+
+        Raises:
+            UsageError: a tokenizer without a chat template, or messages that it refuses or changes; a subject that is
+                not there, or several times.
+        """
+        said = check_messages(messages)
+        at = _message_with(said, subject)
+        if "{}" not in said[at]["content"]:
+            start, end = find_subject(said[at]["content"], subject)
+            said[at]["content"] = said[at]["content"][:start] + "{}" + said[at]["content"][end:]
+        own = getattr(tokenizer, "tokenizer", tokenizer)
+        made = rendered(own, said, at)
+        turn = (len(made.before), len(made.before) + len(said[at]["content"]))
+        return Prompt(
+            made.before + said[at]["content"] + made.after, subject, answer, id, relation, made.join,
+            turn if said[at]["role"] == "user" else None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Question:
-    """A finished sentence to be completed, and the completion expected; nothing is known of its subject."""
+    """A finished sentence to be completed, and the completion expected; nothing is known of its subject.
+
+    Args:
+        text: the sentence.
+        answer: the expected completion.
+        join: what stands between them; None: a space where one belongs.
+        turn: of a rendered chat, where the user's own words stand.
+
+    Raises:
+        UsageError: as of `Prompt`.
+    """
 
     text: str
     answer: str | None = None
+    join: str | None = None
+    turn: Turn | None = None
+
+    def __post_init__(self) -> None:
+        check_join(self.join, self.answer)
+        check_text(self.text, "the question", join=self.join)
+        if self.answer is not None:
+            check_answer(self.answer, f"the answer to {self.text!r}", "give a word, or None for none")
+        object.__setattr__(self, "turn", _checked(self.turn, self.text))
+
+    @staticmethod
+    def of(prompt: Prompt) -> Question:
+        """The sentence of a prompt, with its answer."""
+        if prompt.turn is None:
+            return Question(prompt.text, prompt.answer, prompt.join)
+        start, end = (_filled(place, prompt) for place in prompt.turn)
+        return Question(prompt.text, prompt.answer, prompt.join, (start, end))
+
+    @property
+    def words(self) -> str:
+        """The sentence without what tokenizers add: of a chat, the user's words, else what follows a BOS token."""
+        return self.text[slice(*(self.turn or sentence_in(self.text)))]
+
+    def in_context(self, context: str) -> Question:
+        """The same question among other words ("By the way, {}"); see `Prompt.in_context`."""
+        text, turn = _exchanged(self.text, self.turn, context.replace("{}", self.words))
+        return replace(self, text=text, turn=turn)
 
 
 @dataclass(frozen=True)
@@ -116,6 +239,10 @@ class Fact:
     - `generation`: beginnings for free text about the subject.
 
     `known` says whether a given model completes `prompt` correctly, None where nobody has looked.
+
+    Raises:
+        UsageError: a `target_new` or a text that a prompt would refuse; something that is no prompt, no questions or no
+            texts in their places.
     """
 
     prompt: Prompt
@@ -128,6 +255,21 @@ class Fact:
     generation: tuple[str, ...] = ()
     attribute: tuple[Question, ...] = ()
     known: bool | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, Prompt):
+            raise UsageError(f"{self.prompt!r:.80} is no prompt; give Prompt(template, subject, answer)")
+        if self.target_new is not None:
+            name = f"the target_new of {self.prompt.text!r}"
+            check_answer(self.target_new, name, "give the object that an edit writes, or None")
+        for name in QUESTIONS:
+            object.__setattr__(self, name, several(getattr(self, name), Question, name, "Question(text, answer)"))
+        others = several(self.same_subject, Prompt, "same_subject", "Prompt(template, subject, answer)")
+        object.__setattr__(self, "same_subject", others)
+        texts = several(self.generation, str, "generation", "texts")
+        for text in texts:
+            check_text(text, "a text of generation")
+        object.__setattr__(self, "generation", texts)
 
     @property
     def id(self) -> str:
@@ -148,3 +290,81 @@ class Fact:
     def answer(self) -> str | None:
         """The true object."""
         return self.prompt.answer
+
+
+QUESTIONS = ("paraphrases", "neighbourhood", "one_hop", "reverse", "attribute")
+"""The fields of a `Fact` that hold questions."""
+
+
+Prompts = Prompt | Fact | Iterable[Prompt | Fact]
+"""What is asked, in one or several prompts; a fact brings its own."""
+
+
+def prompts_of(given: object) -> list[Prompt]:
+    """Prompts from whatever brings them: one or several, each a prompt or something with a prompt (a fact).
+
+    Raises:
+        UsageError: something else among them.
+    """
+    several_given: Iterable[object] = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    found = []
+    for one in several_given if _prompt_in(given) is None else [given]:
+        prompt = _prompt_in(one)
+        if prompt is None:
+            raise UsageError(_no_prompt(one))
+        found.append(prompt)
+    return found
+
+
+def facts_of(given: object) -> list[Fact]:
+    """Facts, one or several.
+
+    Raises:
+        UsageError: something else among them.
+    """
+    return list(several(given, Fact, "facts", "Fact(prompt, target_new), or read a file of them with read_facts"))
+
+
+def _prompt_in(one: object) -> Prompt | None:
+    found = one if isinstance(one, Prompt) else getattr(one, "prompt", None)
+    return found if isinstance(found, Prompt) else None
+
+
+def _no_prompt(one: object) -> str:
+    return f"{one!r:.80} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)"
+
+
+def _message_with(messages: Sequence[Message], subject: str) -> int:
+    """The number of the message in which the subject stands."""
+    check_spelling(subject, "the subject")
+    holes = [i for i, message in enumerate(messages) if "{}" in message["content"]]
+    if not holes and subject.strip():
+        holes = [i for i, message in enumerate(messages) if occurrences(message["content"], subject)[0]]
+    if len(holes) != 1:
+        raise UsageError(
+            f"{len(holes) or 'none'} of the messages hold{'s' * (not holes)} a place for the subject {subject!r}; "
+            "write exactly one '{}' where it belongs"
+        )
+    return holes[0]
+
+
+def _checked(turn: object, text: str) -> Turn | None:
+    """A turn within its text."""
+    if turn is None:
+        return None
+    if isinstance(turn, (tuple, list)) and len(turn) == 2 and all(type(place) is int for place in turn):
+        start, end = turn
+        if 0 <= start <= end <= len(text):
+            return start, end
+    raise UsageError(f"turn={turn!r} is no place in {text[:60]!r}; give (start, end) in characters, or None")
+
+
+def _exchanged(text: str, turn: Turn | None, words: str) -> tuple[str, Turn | None]:
+    """The text with other words in the place of its own."""
+    start, end = turn or sentence_in(text)
+    return text[:start] + words + text[end:], None if turn is None else (start, start + len(words))
+
+
+def _filled(place: int, prompt: Prompt) -> int:
+    """A place of the template as one of the text."""
+    return place if place <= prompt.template.index("{}") else place + len(prompt.subject) - len("{}")

@@ -81,7 +81,7 @@ def _facts(records: list[Record], fact_of: Callable[[Record], Fact]) -> list[Fac
     facts: list[Fact] = []
     places: dict[str, str] = {}
     for record in records:
-        fact = fact_of(record)
+        fact = _fact(record, fact_of)
         if fact.id in places:
             raise UsageError(
                 f'{record.where} is called {fact.id!r} like {places[fact.id]}; give each an "id" of its own'
@@ -89,3 +89,13 @@ def _facts(records: list[Record], fact_of: Callable[[Record], Fact]) -> list[Fac
         places[fact.id] = record.where
         facts.append(fact)
     return facts
+
+
+def _fact(record: Record, fact_of: Callable[[Record], Fact]) -> Fact:
+    """A record's fact; what a prompt or a question refuses is told with the record it stands in."""
+    try:
+        return fact_of(record)
+    except UsageError as error:
+        if record.where in str(error):
+            raise
+        raise UsageError(f"{record.where}: {error}") from error

@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as hf_logging
 
 from ..errors import MechinterpError, UsageError
+from ..given import whole
 from .placement import is_offloaded
 from .stacks import DECODER, ENCODER
 
@@ -151,8 +152,9 @@ class Layout:
         """The layer as a non-negative index; negative numbers count from the end.
 
         Raises:
-            UsageError: out of range.
+            UsageError: out of range, or no whole number.
         """
+        layer = whole(layer, "layer")
         if not -self.n_layers <= layer < self.n_layers:
             raise UsageError(f"layer {layer} is out of range: this model has layers 0 to {self.n_layers - 1}")
         return layer % self.n_layers

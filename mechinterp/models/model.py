@@ -17,7 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import MechinterpError, UsageError
 from ..facts import spans
-from ..facts.prompts import Prompt
+from ..facts.answers import Continuation, continuation, lone_answer
+from ..facts.chat import Said, in_chat
+from ..facts.encoding import encode, pieces
+from ..facts.prompts import Prompt, Question
+from ..facts.words import check_text
 from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
@@ -129,20 +133,53 @@ class Model:
     @property
     def adds_bos(self) -> bool:
         """Whether the tokenizer puts a BOS token in front of every text."""
-        ids, offsets = spans.encode(self.tokenizer, "a")
+        ids, offsets = encode(self.tokenizer, "a")
         return len(ids) > 1 and offsets[0][0] == offsets[0][1]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with BOS in front (for an encoder EOS behind) only where the tokenizer adds one."""
-        return spans.encode(self.tokenizer, text, closed=self.is_encoder_decoder)[0]
+        """Token ids of a text, with BOS in front (for an encoder EOS behind) only where the tokenizer adds one.
+
+        A text that brings its BOS, as a rendered chat does, gets no second one.
+        """
+        return encode(self.tokenizer, text, closed=self.is_encoder_decoder)[0]
+
+    def pieces(self, text: str) -> list[int]:
+        """Token ids of words by themselves, without BOS or EOS."""
+        return pieces(self.tokenizer, text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some token ids."""
         return str(self.tokenizer.decode(list(ids)))
 
+    def chat(self, said: Said) -> Said:
+        """A text, prompt, question or fact as a user says it to this model (see `facts.chat.in_chat`).
+
+        Raises:
+            UsageError: its tokenizer has no chat template.
+        """
+        return in_chat(self.tokenizer, said)
+
     def complete(self, text: str) -> str:
-        """The most probable next token after a text, without the space in front of it."""
-        return self.decode([self.next_token(self.encode(text))]).strip()
+        """The most probable next token after a text, without the space in front of it.
+
+        Raises:
+            UsageError: a text that is empty, ends with a blank or is too long.
+        """
+        check_text(text)
+        return self.decode([self.next_token(self.fitting(text))]).strip()
+
+    def fitting(self, text: str) -> list[int]:
+        """Token ids of a text that is to be read whole.
+
+        Raises:
+            UsageError: more of them than the model takes.
+        """
+        ids = self.encode(text)
+        if len(ids) > self.n_ctx:
+            raise UsageError(
+                f"the text {text[:60]!r}... has {len(ids)} tokens; {self.name} takes at most {self.n_ctx}: shorten it"
+            )
+        return ids
 
     def next_token(self, ids: Sequence[int]) -> int:
         """The most probable token after a prompt (of an encoder-decoder: the answer's first one)."""
@@ -176,11 +213,25 @@ class Model:
             )
         return tokenised
 
-    def answer_ids(self, text: str, answer: str) -> tuple[int, ...]:
-        """Token ids of an answer as it continues a text (of an encoder-decoder: as a text of its own)."""
+    def continuation(self, text: str | Prompt | Question, answer: str) -> Continuation:
+        """An answer as it continues a text (of an encoder-decoder: as a text of its own).
+
+        Args:
+            text: what is continued; a prompt or a question says what stands between itself and its answer.
+            answer: the words.
+
+        Raises:
+            UsageError: a text or an answer with blanks around it, or one the vocabulary cannot spell.
+        """
         if self.is_encoder_decoder:
-            return spans.lone_answer_ids(self.tokenizer, answer)
-        return spans.answer_ids(self.tokenizer, text, answer)
+            return lone_answer(self.tokenizer, answer)
+        if isinstance(text, (Prompt, Question)):
+            return continuation(self.tokenizer, text.text, answer, text.join)
+        return continuation(self.tokenizer, text, answer)
+
+    def answer_ids(self, text: str | Prompt | Question, answer: str) -> tuple[int, ...]:
+        """Token ids of an answer as it continues a text; see `continuation`."""
+        return self.continuation(text, answer).ids
 
     def logits(
         self,

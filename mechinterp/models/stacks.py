@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import MechinterpError, UsageError
+from ..facts.encoding import pieces
 
 ENCODER = "encoder"
 DECODER = "decoder"
@@ -85,4 +86,4 @@ def decoder_start(
     start = hf_model.config.decoder_start_token_id
     if start is None:
         raise MechinterpError(f"the configuration of {name} has no decoder_start_token_id; set it and load again")
-    return int(start), *tokenizer(prefix, add_special_tokens=False)["input_ids"]
+    return int(start), *pieces(tokenizer, prefix)

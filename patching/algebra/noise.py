@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import UsageError
+from ...given import number, seed_of, whole
 from .sources import Source
 
 
@@ -22,7 +23,7 @@ class Noise(Source):
         level: its size itself, in units of the residual stream, instead of `sigmas`.
 
     Raises:
-        UsageError: no draws, or a negative size.
+        UsageError: no draws, a negative size, a seed out of range, or values that are no numbers.
     """
 
     sigmas: float = 3.0
@@ -31,6 +32,10 @@ class Noise(Source):
     level: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "draws", whole(self.draws, "draws"))
+        object.__setattr__(self, "seed", seed_of(self.seed))
+        object.__setattr__(self, "sigmas", number(self.sigmas, "sigmas"))
+        object.__setattr__(self, "level", None if self.level is None else number(self.level, "level"))
         _check_noise(self.draws, self.sigmas if self.level is None else self.level)
 
     @property
@@ -81,6 +86,10 @@ class PublishedNoise(Source):
     block: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "draws", whole(self.draws, "draws"))
+        object.__setattr__(self, "seed", seed_of(self.seed))
+        object.__setattr__(self, "block", whole(self.block, "block", least=0))
+        object.__setattr__(self, "level", number(self.level, "level"))
         _check_noise(self.draws, self.level)
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...facts.spans import FIRST_SUBSEQUENT, FURTHER, LAST, TokenisedPrompt
+from ...given import Wholes, one_or_more, whole, wholes
 
 _EVERY = "every"
 _HERE = "here"
@@ -22,26 +23,31 @@ class Position:
 
     Args:
         role: a token role of `mechinterp.facts.spans`, "subject", "all", or one of the axis words "every" and "here".
-        index: which of the tokens with that role, counted within them; None for all of them.
+        index: which of the tokens with that role, counted within them: one, or a slice as (start, stop, step); None for
+            all of them.
+        chosen: several of them by their numbers.
     """
 
     role: str
     index: int | tuple[int | None, int | None, int | None] | None = None
+    chosen: tuple[int, ...] = ()
 
-    def __getitem__(self, index: int | slice) -> Position:
+    def __getitem__(self, index: Wholes | slice) -> Position:
+        """Some of the tokens: a number, a slice, or several numbers (a list, a range, an array)."""
         if self.role in (_EVERY, _HERE, _AT):
             raise UsageError(f"{self.role!r} cannot be indexed; use at(3) or subject[-1]")
-        if self.index is not None:
+        if self.index is not None or self.chosen:
             raise UsageError(f"{self} is already a choice among the {self.role!r} tokens; index {self.role!r} once")
-        if isinstance(index, slice):
-            return Position(self.role, (index.start, index.stop, index.step))
-        return Position(self.role, index)
+        return _choice(self.role, index)
 
     def __str__(self) -> str:
+        brackets = "()" if self.role == _AT else "[]"
+        if self.chosen:
+            return f"{self.role}{brackets[0]}{', '.join(map(str, self.chosen))}{brackets[1]}"
         if self.index is None:
             return self.role
         if isinstance(self.index, int):
-            return f"{self.role}({self.index})" if self.role == _AT else f"{self.role}[{self.index}]"
+            return f"{self.role}{brackets[0]}{self.index}{brackets[1]}"
         start, stop, step = ("" if part is None else str(part) for part in self.index)
         return f"{self.role}[{start}:{stop}{':' + step if step else ''}]"
 
@@ -66,28 +72,25 @@ class Position:
                     f"{self.role!r} is an axis and this call runs one cell; use trace(), or a token such as subject[-1]"
                 )
             return (here,)
-        if self.role == _AT:
-            assert isinstance(self.index, int)
-            if not -len(prompt) <= self.index < len(prompt):
+        found = tuple(range(len(prompt))) if self.role == _AT else prompt.positions(self.role)
+        if isinstance(self.index, tuple):
+            picked = found[slice(*self.index)]
+            if not picked:
                 raise UsageError(
-                    f"there is no token {self.index} in {prompt.prompt.text!r}, which has {len(prompt)} tokens"
+                    f"{self} selects nothing in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there"
                 )
-            return (self.index % len(prompt),)
-        found = prompt.positions(self.role)
-        if self.index is None:
+            return picked
+        numbers = self.chosen if self.index is None else (self.index,)
+        if not numbers:
             return found
-        if isinstance(self.index, int):
-            if not -len(found) <= self.index < len(found):
+        for number in numbers:
+            if not -len(found) <= number < len(found):
                 raise UsageError(
-                    f"{self} does not exist in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there"
+                    f"there is no token {number} in {prompt.prompt.text!r}, which has {len(found)} tokens"
+                    if self.role == _AT
+                    else f"{self} does not exist in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there"
                 )
-            return (found[self.index],)
-        chosen = found[slice(*self.index)]
-        if not chosen:
-            raise UsageError(
-                f"{self} selects nothing in {prompt.prompt.text!r}: {self.role!r} has {len(found)} tokens there"
-            )
-        return chosen
+        return tuple(sorted({found[number] for number in numbers}))
 
 
 subject = Position("subject")
@@ -99,13 +102,41 @@ after_subject = Position(FIRST_SUBSEQUENT)
 further = Position(FURTHER)
 """Tokens between the first subsequent one and the last one."""
 everywhere = Position("all")
-"""All tokens at once."""
+"""All tokens at once; `everywhere[0:2]` are the first two."""
 every = Position(_EVERY)
 """An axis: one cell per token."""
 here = Position(_HERE)
 """The token at which the `every` axis of the same program stands."""
 
 
-def at(index: int) -> Position:
-    """The token with this index; negative numbers count from the end."""
-    return Position(_AT, index)
+def at(*indices: Wholes) -> Position:
+    """The token with this index, or those with these; negative numbers count from the end.
+
+    Args:
+        indices: at(3), at(0, 1) or at([0, 1]).
+
+    Raises:
+        UsageError: no index, or something that is no whole number.
+    """
+    if not indices:
+        raise UsageError("at() names no token; write at(3), or everywhere for all of them")
+    return _choice(_AT, one_or_more(indices))
+
+
+def _choice(role: str, index: Wholes | slice) -> Position:
+    if isinstance(index, slice):
+        start, stop, step = (
+            None if part is None else whole(part, f"a border of {role}[...]")
+            for part in (index.start, index.stop, index.step)
+        )
+        if step == 0:
+            raise UsageError(f"a slice of {role} with the step 0 goes nowhere; give another step")
+        return Position(role, (start, stop, step))
+    numbers = wholes(index, f"a token of {role}")
+    if not numbers:
+        raise UsageError(f"no token of {role} is named; give at least one")
+    return Position(role, numbers[0]) if len(numbers) == 1 else Position(role, chosen=numbers)
+
+
+NAMED = ("subject", "subject[-1]", "last", "after_subject", "further", "everywhere", "every", "here")
+"""What can be written for a position, by the names of this package."""

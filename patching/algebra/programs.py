@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from .positions import every, here
-from .sites import Site
+from .sites import Component, Site
 from .sources import Clean, Corrupted, Delta, Source
 
 if TYPE_CHECKING:
-    from ...facts.prompts import Prompt
+    from ...facts.prompts import Fact, Prompt
     from ...models.model import Model
     from ..traces.explain import Explanation
 
@@ -70,9 +70,7 @@ class Program:
             raise UsageError(f"one program has one layer axis; this one has windows of {sorted(widths)} layers")
 
     def __or__(self, other: Program) -> Program:
-        if not isinstance(other, Program):
-            return NotImplemented
-        return Program(self.writes | other.writes)
+        return Program(self.writes | check_program(other).writes)
 
     @cached_property
     def ordered(self) -> tuple[Write, ...]:
@@ -112,11 +110,25 @@ class Program:
         """Whether the program has one cell per token."""
         return any(write.site.position.is_axis for write in self.writes)
 
-    def explain(self, prompt: Prompt, model: Model) -> Explanation:
+    def explain(self, prompt: Prompt | Fact, model: Model) -> Explanation:
         """What running this program on a prompt will do: hooks, tokens, sources, cells, forwards, exact no-ops."""
         from ..traces.explain import explain
 
         return explain(self, prompt, model)
+
+
+def check_program(program: object) -> Program:
+    """What must be a program.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(program, Program):
+        raise UsageError(
+            f"{program!r:.80} is no program; write one such as corrupt(embed @ subject, Gaussian()) | "
+            "restore(mlp[3] @ subject[-1])"
+        )
+    return program
 
 
 nothing = Program()
@@ -127,8 +139,10 @@ def corrupt(site: Site, source: Source) -> Program:
     """Damage a site: noise added, or its value replaced.
 
     Raises:
-        UsageError: a site with an axis, or the corrupted run as source of what makes it.
+        UsageError: a site with an axis, or the corrupted run as source of what makes it; something that is no site or
+            no source.
     """
+    _check(CORRUPT, site, source)
     if site.window is not None or site.position in (every, here):
         raise UsageError(
             f"all cells of a grid share one corruption, and {site} has an axis; name its tokens and layers, or write "
@@ -140,12 +154,22 @@ def corrupt(site: Site, source: Source) -> Program:
 
 
 def restore(site: Site, source: Source | None = None) -> Program:
-    """Put a site back to its value in the clean run, or in another run given as `Run(program)`."""
+    """Put a site back to its value in the clean run, or in another run given as `Run(program)`.
+
+    Raises:
+        UsageError: a source that only adds; something that is no site or no source.
+    """
+    _check(RESTORE, site, source)
     return Program(frozenset({Write(RESTORE, site, _absolute("restore", source) or Clean())}))
 
 
 def sever(site: Site, source: Source | None = None) -> Program:
-    """Hold a site at its value in the corrupted run, as if nothing had been restored: cut the path through it."""
+    """Hold a site at its value in the corrupted run, as if nothing had been restored: cut the path through it.
+
+    Raises:
+        UsageError: a source that only adds; something that is no site or no source.
+    """
+    _check(SEVER, site, source)
     return Program(frozenset({Write(SEVER, site, _absolute("sever", source) or Corrupted())}))
 
 
@@ -156,7 +180,30 @@ def _absolute(verb: str, source: Source | None) -> Source | None:
 
 
 def add(site: Site, source: Delta) -> Program:
-    """Add a learned vector at a site, after everything else."""
+    """Add a learned vector at a site, after everything else.
+
+    Raises:
+        UsageError: a source that replaces; something that is no site or no source.
+    """
+    _check(ADD, site, source)
     if not source.additive:
         raise UsageError(f"add() takes an additive source such as Delta; {source} replaces the value, use restore()")
     return Program(frozenset({Write(ADD, site, source)}))
+
+
+def _check(verb: str, site: object, source: object) -> None:
+    """Refuse what a write cannot consist of; a program and a tensor have sources of their own."""
+    if isinstance(site, Component):
+        raise UsageError(f"{site} names no tokens; write {verb}({site} @ subject[-1])")
+    if not isinstance(site, Site):
+        raise UsageError(f"{site!r:.80} is no site; write {verb}(mlp[3] @ subject[-1])")
+    if source is None and verb in (RESTORE, SEVER):
+        return
+    if isinstance(source, Program):
+        raise UsageError(f"a program is no source; write {verb}({site}, Run(program)) to take the value from its run")
+    if isinstance(source, type) and issubclass(source, Source):
+        raise UsageError(f"{source.__name__} is a kind of source; write {verb}({site}, {source.__name__}(...))")
+    if not isinstance(source, Source):
+        raise UsageError(
+            f"{source!r:.80} is no source of a value; give one such as Gaussian(), Zero() or Given(tensor)"
+        )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ...errors import UsageError
+from ...given import Names, names_of
 from .positions import every, here, subject
 from .programs import Program, corrupt, restore, sever
 from .sites import attn, cross_attn, embed, mlp, resid
@@ -23,8 +22,8 @@ def causal_tracing(
     noise: Source,
     window: int,
     *,
-    kinds: Sequence[str] = ("resid", "mlp", "attn"),
-    severed: Sequence[str] = ("mlp", "attn"),
+    kinds: Names = ("resid", "mlp", "attn"),
+    severed: Names = ("mlp", "attn"),
     severed_noise: Source | None = None,
 ) -> list[Program]:
     """The programs of Meng et al. 2022, Figures 1 to 3.
@@ -44,16 +43,17 @@ def causal_tracing(
     Raises:
         UsageError: an unknown kind.
     """
-    for name, known in ((kinds, KINDS), (severed, SEVERED)):
-        for word in name:
+    restored, cut = names_of(kinds, "kinds"), names_of(severed, "severed")
+    for words, known in ((restored, KINDS), (cut, SEVERED)):
+        for word in words:
             if word not in known:
                 raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
     base = corrupt(embed @ subject, noise)
     programs = []
-    for kind in kinds:
+    for kind in restored:
         width = 1 if kind == "resid" else window
         programs.append(base | restore(KINDS[kind].window(width) @ every))
-    for kind in severed:
+    for kind in cut:
         if severed_noise is None:
             programs.append(base | restore(resid.each @ every) | sever(SEVERED[kind] @ here))
         else:

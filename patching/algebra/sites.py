@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import SupportsIndex
 
 from ...errors import UsageError
+from ...given import Wholes, one_or_more, whole, wholes
 from ...models import layout as names
 from ...models.layout import Layout
-from .positions import Position
+from .positions import NAMED, Position
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,25 @@ class Component:
     layers: Layers = Layers()
     head_indices: tuple[int, ...] = ()
 
-    def __getitem__(self, index: int | slice | tuple[int, ...]) -> Component:
+    def __getitem__(self, index: Wholes | slice) -> Component:
+        """Some of the layers: a number, a slice, or several numbers (a list, a range, an array)."""
         if self.layers != Layers():
             raise UsageError(f"{self} already names its layers; index a component once")
         if self.name == names.EMBED:
             raise UsageError("the embedding has no layers; write embed @ subject")
         if isinstance(index, slice):
-            return replace(self, layers=Layers(slice=(index.start, index.stop, index.step)))
-        return replace(self, layers=Layers(chosen=(index,) if isinstance(index, int) else tuple(index)))
+            start, stop, step = (
+                None if part is None else whole(part, f"a border of {self.name}[...]")
+                for part in (index.start, index.stop, index.step)
+            )
+            if step == 0:
+                raise UsageError(f"a slice of {self.name} with the step 0 goes nowhere; give another step")
+            return replace(self, layers=Layers(slice=(start, stop, step)))
+        return replace(self, layers=Layers(chosen=wholes(index, f"a layer of {self.name}")))
 
-    def window(self, width: int) -> Component:
+    def window(self, width: SupportsIndex) -> Component:
         """An axis over centre layers, with `width` layers written at once (clipped at both ends)."""
+        width = whole(width, "a window")
         if width < 1:
             raise UsageError(f"a window of {width} layers holds nothing; give at least 1")
         if self.name == names.EMBED or self.layers != Layers():
@@ -109,21 +119,25 @@ class Component:
         """An axis over single layers."""
         return self.window(1)
 
-    def heads(self, *indices: int) -> Component:
-        """Only these attention heads.
+    def heads(self, *indices: Wholes) -> Component:
+        """Only these attention heads; negative numbers count from the end.
+
+        Args:
+            indices: heads(2), heads(2, 5) or heads([2, 5]).
 
         Raises:
             UsageError: the component has no head axis, or no head is named.
         """
-        if not indices:
+        found = wholes(one_or_more(indices), f"a head of {self.name}")
+        if not found:
             raise UsageError(f"heads() names no head; write {self} for all of them, or {self.name}.heads(0, 3)")
         if self.name not in names.PER_HEAD:
             raise UsageError(f"{self.name!r} has no heads; components with heads are {', '.join(names.PER_HEAD)}")
-        return replace(self, head_indices=tuple(sorted(set(indices))))
+        return replace(self, head_indices=tuple(sorted(set(found))))
 
     def __matmul__(self, position: Position) -> Site:
         if not isinstance(position, Position):
-            raise UsageError(f"{position!r} is no position; write {self} @ at({position!r}) or {self} @ subject[-1]")
+            raise UsageError(f"{position!r:.60} is no position; write {self} @ {_position_meant(position)}")
         return Site(self, position)
 
     def __str__(self) -> str:
@@ -131,16 +145,26 @@ class Component:
         return f"{self.name}{heads}{self.layers}"
 
     def resolve_heads(self, layout: Layout) -> tuple[int, ...]:
-        """Head indices, empty for "all of them".
+        """Head indices from 0 on, empty for "all of them".
 
         Raises:
             UsageError: a head out of range.
         """
         count = layout.n_kv_heads if self.name in (names.K, names.V) else layout.n_heads
         for head in self.head_indices:
-            if not 0 <= head < count:
+            if not -count <= head < count:
                 raise UsageError(f"head {head} is out of range: {self.name!r} has heads 0 to {count - 1} in this model")
-        return self.head_indices
+        return tuple(sorted({head % count for head in self.head_indices}))
+
+
+def _position_meant(given: object) -> str:
+    """What to write for something that is no position."""
+    if isinstance(given, str):
+        return given if given in NAMED else "subject[-1]"
+    try:
+        return f"at({', '.join(map(str, wholes(given, 'a token')))})"
+    except UsageError:
+        return "subject[-1]"
 
 
 @dataclass(frozen=True)

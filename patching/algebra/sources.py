@@ -7,7 +7,8 @@ sources replace what is there; *additive* ones (noise, a learned delta) are adde
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt
+from ...facts.words import check_spelling, check_subject
+from ...given import texts_of
 
 if TYPE_CHECKING:
     from .programs import Program
@@ -41,11 +44,20 @@ class Zero(Source):
 
 @dataclass(frozen=True)
 class Mean(Source):
-    """The mean activation of the site over all tokens of some texts (mean ablation)."""
+    """The mean activation of the site over all tokens of some texts (mean ablation).
+
+    Raises:
+        UsageError: no texts, one string in their place, or an empty one among them.
+    """
 
     texts: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", tuple(texts_of(self.texts, "texts")))
+        for text in self.texts:
+            check_spelling(text, "a text of Mean")
+            if not text:
+                raise UsageError("a text of Mean is empty, so it has no activations; leave it out")
         if not self.texts:
             raise UsageError("a mean over no texts does not exist; give Mean(texts=(...))")
 
@@ -64,6 +76,23 @@ class OtherSubject(Source):
 
     replacements: str | tuple[tuple[str, str], ...]
 
+    def __post_init__(self) -> None:
+        if isinstance(self.replacements, str):
+            check_subject(self.replacements, "{}")
+            return
+        given = self.replacements
+        pairs = given.items() if isinstance(given, Mapping) else given
+        try:
+            found = tuple((one, other) for one, other in pairs)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"OtherSubject takes another subject or pairs (subject, other subject), not {given!r:.60}"
+            ) from error
+        for pair in found:
+            for word in pair:
+                check_subject(word, "{}")
+        object.__setattr__(self, "replacements", found)
+
     def prompt_for(self, prompt: Prompt) -> Prompt:
         """The prompt with the subject replaced.
 
@@ -77,7 +106,7 @@ class OtherSubject(Source):
             if prompt.subject not in pairs:
                 raise UsageError(f"there is no replacement for the subject {prompt.subject!r}; add it to OtherSubject")
             other = pairs[prompt.subject]
-        return Prompt(prompt.template, other, prompt.answer, prompt.id, prompt.relation)
+        return replace(prompt, subject=other)
 
 
 @dataclass(frozen=True)
@@ -95,6 +124,7 @@ class Given(Source):
     digest: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tensor", _tensor(self.tensor))
         if self.per_draw and self.tensor.ndim < 2:
             raise UsageError(f"a tensor of shape {tuple(self.tensor.shape)} has no axis of draws; leave out per_draw")
         object.__setattr__(self, "tensor", self.tensor.detach().clone())
@@ -121,6 +151,10 @@ class Delta(Source):
     """
 
     tensor: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tensor, Tensor) or not self.tensor.is_floating_point():
+            raise UsageError(f"Delta takes a tensor of real numbers, not {self.tensor!r:.60}")
 
     # A tensor under training has no lasting content to compare, so each delta is equal to itself alone.
     __eq__ = object.__eq__
@@ -157,6 +191,8 @@ class Run(Source):
     program: Program
 
     def __post_init__(self) -> None:
+        if not hasattr(self.program, "has_axes"):
+            raise UsageError(f"Run takes a program, not {self.program!r:.60}")
         if self.program.has_axes:
             raise UsageError(f"a run to read from is one cell, and this program has axes: {self.program}")
 
@@ -166,3 +202,14 @@ class Run(Source):
 
     def __str__(self) -> str:
         return f"run of ({self.program})"
+
+
+def _tensor(given: object) -> Tensor:
+    """A tensor of real numbers, from an array or a list of them too."""
+    try:
+        found = given if isinstance(given, Tensor) else torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"Given takes a tensor, not {given!r:.60}") from error
+    if found.dtype == torch.bool or found.is_complex() or not found.ndim:
+        raise UsageError(f"Given takes a tensor of real numbers, [d] or [positions, d], not {given!r:.60}")
+    return found if found.is_floating_point() else found.double()

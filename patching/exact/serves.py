@@ -46,7 +46,7 @@ def serves(model: Model) -> str | None:
 def _try(model: Model) -> str | None:
     generator = torch.Generator().manual_seed(0)
     ids = tuple(torch.randint(model.vocab_size, (5,), generator=generator).tolist())
-    made_up = TokenisedPrompt(Prompt("{} x", "a"), ids, (1, 3), (), ("",) * len(ids))
+    made_up = TokenisedPrompt(Prompt("{} x", "a"), ids, (1, 3), None, ("",) * len(ids))
     noise = corrupt(embed @ subject, Gaussian(draws=2, level=0.1))
     programs = [
         noise | restore(attn.window(2) @ every),

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...errors import UsageError
-from ...facts.prompts import Prompt
+from ...facts.prompts import Prompts, prompts_of
 from ...facts.spans import TokenisedPrompt
+from ...facts.words import check_answer
 from ...models.model import Model
 
 
@@ -24,22 +24,51 @@ class Asked:
         return self.prompt.ids + self.answer[:-1]
 
 
-def ask(model: Model, prompts: Sequence[Prompt], *, answer_from_model: bool = False) -> list[Asked]:
+def ask(model: Model, prompts: Prompts, *, answer_from_model: bool = False) -> list[Asked]:
     """Tokenise prompts; those without an answer (or all, `answer_from_model`) get the model's own next token.
 
     Raises:
-        UsageError: see `Model.tokenise`.
+        UsageError: something that is no prompt and has none; see `Model.tokenise`.
     """
     asked = []
-    for prompt in prompts:
-        if not isinstance(prompt, Prompt):
-            raise UsageError(f"{prompt!r} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)")
+    for prompt in prompts_of(prompts):
         tokenised = model.tokenise(prompt)
         answer = tokenised.answer_ids
         if answer_from_model or not answer:
             answer = (model.next_token(tokenised.ids),)
         asked.append(Asked(tokenised, answer))
     return asked
+
+
+def check_foil(foil: object) -> None:
+    """Refuse a foil that is no words; None stands for the strongest competitor.
+
+    Raises:
+        UsageError: no text, an empty one, or one with blanks around it.
+    """
+    if foil is not None:
+        check_answer(foil, "the foil", "give a word, or None for the answer's strongest competitor")
+
+
+def warnings_of(model: Model, asked: Asked, foil: str | None = None) -> tuple[str, ...]:
+    """What to know of a prompt before believing its numbers."""
+    tokenised, found = asked.prompt, []
+    text = tokenised.prompt.text
+    if tokenised.mentions > 1:
+        found.append(
+            f"{text!r} names its subject {tokenised.mentions} times; only the one at the template's '{{}}' is corrupted"
+        )
+    if not tokenised.exact:
+        found.append(f"the last subject token of {text!r} also holds what follows the subject")
+    scored = [] if tokenised.answer is None else [("answer", tokenised.answer)]
+    scored += [] if foil is None else [("foil", model.continuation(tokenised.prompt, foil))]
+    for name, answer in scored:
+        if not answer.splits:
+            found.append(
+                f"the {name} {answer.text!r} merges with the end of {text!r}: given both as one text, the tokenizer "
+                "does not split them there, so the model has hardly seen these tokens in a row"
+            )
+    return tuple(found)
 
 
 def buckets(asked: Sequence[Asked], size: int) -> list[list[int]]:

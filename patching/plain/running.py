@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import UsageError
-from ...facts.prompts import Prompt
+from ...facts.prompts import Fact, Prompt, Prompts, prompts_of
 from ...models.layout import EMBED
 from ...models.model import Model
 from ..algebra.cells import place, tokens_of
-from ..algebra.programs import Program, nothing
+from ..algebra.programs import Program, check_program, nothing
 from ..algebra.sites import Site
-from .asked import Asked, ask, buckets
+from .asked import Asked, ask, buckets, check_foil, warnings_of
 from .jobs import DEFAULT_MAX_TOKENS, run_jobs
 from .metrics import METRICS, Question, Scores, best_foil, log_softmax, score
 from .session import Session
@@ -43,6 +43,7 @@ class Result:
     corrupted: Scores
     patched: Scores
     changed: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def prob(self) -> Float[np.ndarray, " draws"]:
@@ -90,17 +91,18 @@ class Result:
         lines.append(f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f} (probability)")
         if not self.changed and self.program != self.program.corruption:
             lines.append("note: the restores and severs of this program changed nothing")
+        lines += [f"note: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
 @overload
 def run(
-    model: Model, prompts: Prompt, program: Program, *, foil: str | None = ..., max_tokens: int = ...
+    model: Model, prompts: Prompt | Fact, program: Program, *, foil: str | None = ..., max_tokens: int = ...
 ) -> Result: ...
 @overload
 def run(
     model: Model,
-    prompts: Sequence[Prompt],
+    prompts: Iterable[Prompt | Fact],
     program: Program,
     *,
     foil: str | None = ...,
@@ -108,7 +110,7 @@ def run(
 ) -> list[Result]: ...
 def run(
     model: Model,
-    prompts: Prompt | Sequence[Prompt],
+    prompts: Prompts,
     program: Program,
     *,
     foil: str | None = None,
@@ -118,7 +120,8 @@ def run(
 
     Args:
         model: the model.
-        prompts: one prompt or several (they are batched by token length, never padded; n at once equals n single runs).
+        prompts: one prompt or several, or facts, whose prompts are run; they are batched by token length, never padded,
+            and n at once equal n single runs.
         program: what to write where; it must not have axes (use `trace` for grids).
         foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
         max_tokens: tokens per forward; lower it when memory runs out.
@@ -131,12 +134,12 @@ def run(
             address, a foil equal to the answer.
         MechinterpError: a hook that did not fire, a component this architecture cannot serve.
     """
-    if program.has_axes:
+    if check_program(program).has_axes:
         raise UsageError(
             f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer"
         )
-    several = not isinstance(prompts, (Prompt, str))
-    asked = ask(model, list(prompts) if several else [prompts])  # type: ignore[list-item, arg-type]
+    check_foil(foil)
+    asked = ask(model, prompts)
     results: list[Result | None] = [None] * len(asked)
     for group in buckets(asked, GROUP):
         for index, result in zip(
@@ -144,7 +147,7 @@ def run(
         ):
             results[index] = result
     done = [result for result in results if result is not None]
-    return done if several else done[0]
+    return done if isinstance(prompts, Iterable) else done[0]
 
 
 def _run_group(
@@ -169,6 +172,7 @@ def _run_group(
                 corrupted=score(corrupted[index], question),
                 patched=score(out.logits, question),
                 changed=out.changed,
+                warnings=warnings_of(model, asked[index], foil),
             )
         )
     return results
@@ -185,7 +189,7 @@ def make_questions(session: Session, foil: str | None = None) -> list[Question]:
 
 
 def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
-    ids = model.answer_ids(asked.prompt.prompt.text, foil)
+    ids = model.answer_ids(asked.prompt.prompt, foil)
     if all(a == b for a, b in zip(asked.answer, ids, strict=False)):
         raise UsageError(
             f"the foil {foil!r} does not differ from the answer to {asked.prompt.prompt.text!r}; choose another"
@@ -193,15 +197,18 @@ def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
     return ids
 
 
-def read(model: Model, prompts: Sequence[Prompt], site: Site) -> Float[Tensor, " batch *width"]:
+def read(model: Model, prompts: Prompts, site: Site) -> Float[Tensor, " batch *width"]:
     """Activations of the clean run at a site with one layer and one token per prompt; only the heads it names.
 
     Raises:
-        UsageError: the site names several layers or tokens; no prompts.
+        UsageError: the site names several layers or tokens; no prompts, or no site.
     """
-    if not prompts:
+    given = prompts_of(prompts)
+    if not isinstance(site, Site):
+        raise UsageError(f"{site!r:.80} is no site; write one such as mlp[3] @ subject[-1]")
+    if not given:
         raise UsageError(f"there are no prompts to read {site} from")
-    asked = [Asked(model.tokenise(prompt.with_answer(None)), (0,)) for prompt in prompts]
+    asked = [Asked(model.tokenise(prompt.with_answer(None)), (0,)) for prompt in given]
     values: list[Tensor] = [torch.empty(0)] * len(asked)
     for group in buckets(asked, GROUP):
         session = Session(model, [asked[i] for i in group])

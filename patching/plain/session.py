@@ -227,7 +227,7 @@ class Session:
             total: dict[Address, Tensor | float] = dict.fromkeys(hooks, 0.0)
             count = 0
             for text in source.texts:
-                cache = self._cache(self.model.inputs(self.model.encode(text)), list(hooks.values()))
+                cache = self._cache(self.model.inputs(self.model.fitting(text)), list(hooks.values()))
                 count += cache[hooks[address]].shape[1]  # of tokens of the stack that is read
                 for one, hook in hooks.items():
                     total[one] = total[one] + exact(cache[hook][0]).sum(0)

@@ -13,6 +13,7 @@ import torch
 
 from ... import atlas
 from ...errors import UsageError
+from ...given import texts_of
 from ...models.layout import EMBED
 from ...models.model import Model
 from .precision import exact
@@ -34,13 +35,13 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
         Sigma, in units of the residual stream.
 
     Raises:
-        UsageError: no subjects.
+        UsageError: no subjects, or one string in their place.
     """
     if subjects is None:
         if model.bridge not in _MEASURED:
             _MEASURED[model.bridge] = _sigma(model, _panel(model))
         return _MEASURED[model.bridge]
-    ids = [token for subject in subjects for token in model.tokenizer(subject, add_special_tokens=False)["input_ids"]]
+    ids = [token for subject in texts_of(subjects, "subjects") for token in model.pieces(subject)]
     if not ids:
         raise UsageError("the spread of the embeddings of no subjects does not exist; give at least one subject")
     return _sigma(model, ids)
@@ -49,7 +50,7 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
 def _panel(model: Model) -> list[int]:
     if model.bundled:
         subjects = dict.fromkeys(fact.subject for fact in atlas.facts())
-        return [t for s in subjects for t in model.tokenizer(s, add_special_tokens=False)["input_ids"]]
+        return [token for one in subjects for token in model.pieces(one)]
     return list(range(model.vocab_size))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...facts.prompts import Prompt
+from ...errors import UsageError
+from ...facts.prompts import Fact, Prompt, prompts_of
 from ...models.layout import ATTN, MLP, RESID, RESID_MID
 from ...models.model import Model
 from ..algebra.cells import Cell, cells, place, tokens_of
@@ -83,8 +84,12 @@ class Explanation:
         )
 
 
-def explain(program: Program, prompt: Prompt, model: Model) -> Explanation:
+def explain(program: Program, prompt: Prompt | Fact, model: Model) -> Explanation:
     """See `Program.explain`."""
+    given = prompts_of(prompt)
+    if len(given) != 1:
+        raise UsageError(f"explain() takes one prompt, not {len(given)}; a trace of several is priced by mi.plan()")
+    [prompt] = given
     tokenised = model.tokenise(prompt)
     grid = list(cells(program, model.layout, tokenised))
     length = len(tokenised) + max(0, len(tokenised.answer_ids) - 1)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ...errors import UsageError
-from ...facts.prompts import Fact, Prompt
+from ...facts.prompts import Prompt, Prompts, prompts_of
+from ...given import Names, names_of, seed_of, whole
 from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...runs.versions import versions
 from ..algebra.noise import Gaussian, Noise, PublishedNoise
-from ..algebra.programs import SEVER, Program
+from ..algebra.programs import SEVER, Program, check_program
 from ..algebra.recipes import causal_tracing, default_window
 from ..algebra.sources import Run, Source
 from ..exact.budget import Budget
 from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
 from ..exact.price import Price
 from ..exact.serves import serves
-from ..plain.asked import Asked, ask, buckets
+from ..plain.asked import Asked, ask, buckets, check_foil, warnings_of
 from ..plain.running import GROUP
 from ..plain.sigma import embedding_sigma
 from .calibration import measured_seconds
@@ -87,11 +88,11 @@ class Plan:
 
 def plan(
     model: Model,
-    prompts: Sequence[Prompt | Fact],
-    programs: Program | Sequence[Program] | None = None,
+    prompts: Prompts,
+    programs: Program | Iterable[Program] | None = None,
     *,
-    kinds: Sequence[str] = KINDS,
-    severed: Sequence[str] = SEVERED,
+    kinds: Names = KINDS,
+    severed: Names = SEVERED,
     window: int | None = None,
     sigmas: float = 3.0,
     noise_level: float | None = None,
@@ -108,13 +109,15 @@ def plan(
         UsageError: bad prompts (all are looked at), unknown kinds, options that do not go together.
         MechinterpError: not even one row fits into the memory given.
     """
-    if isinstance(prompts, (Prompt, Fact)):
-        raise UsageError("trace() takes a list of prompts; put this one in square brackets")
+    window = None if window is None else whole(window, "window")
     if window is not None and window < 1:
         raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
+    kinds, severed = names_of(kinds, "kinds"), names_of(severed, "severed")
+    seed, draws = seed_of(seed), whole(draws, "draws")
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
-    asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
+    check_foil(foil)
+    asked_prompts = prompts_of(prompts)
     _check_names(asked_prompts)
     asked = ask(model, asked_prompts, answer_from_model=reference)
     if programs is None:
@@ -122,7 +125,7 @@ def plan(
             model, asked_prompts, kinds, severed, window, sigmas, noise_level, draws, seed, reference
         )
     else:
-        chosen = [programs] if isinstance(programs, Program) else list(programs)
+        chosen = [check_program(one) for one in ([programs] if isinstance(programs, Program) else programs)]
         given = {
             "kinds": kinds, "severed": severed, "window": window, "sigmas": sigmas, "noise_level": noise_level,
             "draws": draws,
@@ -132,7 +135,7 @@ def plan(
     budget = Budget.of(model, memory)
     refused = _refused(model, engine)
     unfinished = Plan(
-        model, tuple(asked), tuple(chosen), (), budget, _meta(model, chosen, asked, reference), foil, seed
+        model, tuple(asked), tuple(chosen), (), budget, _meta(model, chosen, asked, reference, foil), foil, seed
     )
     splits, _ = split_programs(chosen, refused)
     groups = []
@@ -156,8 +159,8 @@ def _groups(unfinished: Plan, groups: Sequence[Sequence[int]], refused: str | No
 def _causal_tracing(
     model: Model,
     prompts: Sequence[Prompt],
-    kinds: Sequence[str],
-    severed: Sequence[str],
+    kinds: tuple[str, ...],
+    severed: tuple[str, ...],
     window: int | None,
     sigmas: float,
     noise_level: float | None,
@@ -228,7 +231,9 @@ def _refused(model: Model, engine: str) -> str | None:
     return serves(model) if engine == "auto" else None
 
 
-def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
+def _meta(
+    model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool, foil: str | None
+) -> dict[str, Any]:
     noises = [write.source for program in programs for write in program.corruption.ordered]
     noise = next((source for source in noises if isinstance(source, (Noise, PublishedNoise))), None)
     level: float | None = None
@@ -254,20 +259,15 @@ def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], ref
         "reference": reference,
         "severed_within_draw": not quirk,
         "versions": versions(),
-        "warnings": [sentence for one in asked for sentence in _warnings(one)],
+        "scored": {one.prompt.prompt.name: _scored(model, one) for one in asked},
+        "warnings": [sentence for one in asked for sentence in warnings_of(model, one, foil)],
     }
 
 
-def _warnings(asked: Asked) -> list[str]:
-    prompt, found = asked.prompt.prompt, []
-    if asked.prompt.mentions > 1:
-        found.append(
-            f"{prompt.text!r} names its subject {asked.prompt.mentions} times; only the one at the template's '{{}}' "
-            "is corrupted"
-        )
-    if not asked.prompt.exact:
-        found.append(f"the last subject token of {prompt.text!r} also holds what follows the subject")
-    return found
+def _scored(model: Model, asked: Asked) -> str:
+    """The answer as it stands behind its prompt, with the space in front of it."""
+    answer = asked.prompt.answer
+    return answer.text if answer is not None and answer.ids == asked.answer else model.decode(asked.answer)
 
 
 def _duration(seconds: float) -> str:

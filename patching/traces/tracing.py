@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from ...errors import MechinterpError, UsageError
-from ...facts.prompts import Fact, Prompt
+from ...facts.prompts import Prompts
+from ...given import Names
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ...runs.ranks import Ranks, ranks
@@ -38,11 +39,11 @@ class Interrupted(MechinterpError):
 
 def trace(
     model: Model,
-    prompts: Sequence[Prompt | Fact],
-    programs: Program | Sequence[Program] | None = None,
+    prompts: Prompts,
+    programs: Program | Iterable[Program] | None = None,
     *,
-    kinds: Sequence[str] = KINDS,
-    severed: Sequence[str] = SEVERED,
+    kinds: Names = KINDS,
+    severed: Names = SEVERED,
     window: int | None = None,
     sigmas: float = 3.0,
     noise_level: float | None = None,
@@ -63,7 +64,8 @@ def trace(
 
     Args:
         model: the model.
-        prompts: what to trace; a prompt without an answer is scored by the model's own next token.
+        prompts: what to trace, one or several, or facts; a prompt without an answer is scored by the model's own next
+            token.
         programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
             first.
         kinds, severed: which parts of causal tracing to run, all unless named.

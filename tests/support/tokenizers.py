@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -109,6 +109,16 @@ def sentence_piece(words: tuple[str, ...] = ("The", "Space", "Needle", "Ann", "i
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return wrap(tokenizer, unk_token="<unk>", bos_token="<s>")
+
+
+def metaspace(pieces: Mapping[str, float]) -> PreTrainedTokenizerFast:
+    """Unigram over ideographs, with "▁" put in front of every text, as SentencePiece has it for scripts without
+    spaces: pieces may run over the border of prompt and answer."""
+    letters = "▁" + "".join(sorted({letter for piece in pieces for letter in piece} | set("首都是的")))
+    scored = [("<unk>", 0.0), *((letter, -8.0) for letter in letters), *pieces.items()]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=0))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return wrap(tokenizer, unk_token="<unk>")
 
 
 def word_level(words: str) -> PreTrainedTokenizerFast:
