@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...facts.prompts import Question
+from ...given import texts_of, whole
 from ...models.model import Model
 
 Ids = tuple[int, ...]
@@ -34,64 +36,77 @@ class AnswerRows:
 
     Args:
         names: (text, answer) of each answer, for messages.
+        scored: each answer as it is scored behind its text, with the space in front of it.
+        splits: whether the tokenizer splits text and answer at the border (`facts.answers.Continuation`).
         answers: token ids of each answer.
         row: the row each answer is read from; it ends where the last token of its longest answer is predicted.
         ids: token ids of each row.
     """
 
     names: list[tuple[str, str]]
+    scored: list[str]
+    splits: list[bool]
     answers: list[Ids]
     row: list[int]
     ids: list[Ids]
 
     @staticmethod
-    def of(model: Model, pairs: Iterable[tuple[str, str]]) -> AnswerRows:
+    def of(model: Model, asked: Iterable[Question]) -> AnswerRows:
         """Answers as continuations of texts; an answer gets its leading space where it needs one.
 
         Raises:
-            UsageError: a pair too long for the model, or an answer the vocabulary cannot spell.
+            UsageError: a question without an answer, or too long for the model with it, or an answer the vocabulary
+                cannot spell.
         """
-        names, found = list(pairs), []
+        names, found, scored = [], [], []
         prefixes: dict[str, Ids] = {}
-        for text, answer in names:
+        for one in asked:
+            text, answer = one.text, one.answer
+            if answer is None:
+                raise UsageError(f"{text[-60:]!r} has no answer to be scored; give one")
             if text not in prefixes:
                 prefixes[text] = tuple(model.encode(text))
-            answer_ids = model.answer_ids(text=text, answer=answer)
-            ids = prefixes[text] + answer_ids[:-1]  # the answer's last token predicts nothing
+            behind = model.continuation(one, answer)
+            ids = prefixes[text] + behind.ids[:-1]  # the answer's last token predicts nothing
             if len(ids) > model.n_ctx:
                 raise UsageError(
                     f"{text[:60]!r}... with {answer!r} has {len(ids)} tokens; {model.name} takes {model.n_ctx}"
                 )
-            found.append((ids, answer_ids))
-        return AnswerRows._of(names, found)
+            names.append((text, answer))
+            found.append((ids, behind.ids))
+            scored.append(behind)
+        return AnswerRows._of(names, [one.text for one in scored], [one.splits for one in scored], found)
 
     @staticmethod
     def of_texts(model: Model, texts: Iterable[str]) -> AnswerRows:
         """Whole texts as answers to their own first tokens, cut at the model's context; for perplexity.
 
         Raises:
-            UsageError: no text has two tokens.
+            UsageError: no text has two tokens, or one string in place of texts.
         """
         names, found = [], []
-        for text in texts:
+        for text in texts_of(texts, "texts"):
             ids = tuple(model.encode(text)[: model.n_ctx])
             if len(ids) > 1:
                 names.append(("", text))
                 found.append((ids[:-1], ids[1:]))
         if not found:
             raise UsageError("perplexity needs a text of at least two tokens; none was given")
-        return AnswerRows._of(names, found)
+        return AnswerRows._of(names, [text for _, text in names], [True] * len(names), found)
 
     def only(self, answers: Sequence[int]) -> AnswerRows:
         """Some of the answers, by number."""
         found = [(self.ids[self.row[answer]], self.answers[answer]) for answer in answers]
-        return AnswerRows._of([self.names[answer] for answer in answers], found)
+        names, scored = [self.names[i] for i in answers], [self.scored[i] for i in answers]
+        return AnswerRows._of(names, scored, [self.splits[i] for i in answers], found)
 
     @staticmethod
-    def _of(names: list[tuple[str, str]], found: list[tuple[Ids, Ids]]) -> AnswerRows:
+    def _of(
+        names: list[tuple[str, str]], scored: list[str], splits: list[bool], found: list[tuple[Ids, Ids]]
+    ) -> AnswerRows:
         place: dict[Ids, int] = {}
         row = [place.setdefault(ids, len(place)) for ids, _ in found]
-        return AnswerRows(names, [answer for _, answer in found], row, list(place))
+        return AnswerRows(names, scored, splits, [answer for _, answer in found], row, list(place))
 
     def batches(self, size: int) -> Iterator[tuple[list[int], int]]:
         """Rows of one length that make a forward, with the number of last positions that are read.
@@ -99,6 +114,7 @@ class AnswerRows:
         Raises:
             UsageError: batches of less than one row.
         """
+        size = whole(size, "batch_size")
         if size < 1:
             raise UsageError(f"batch_size={size} scores nothing; give 1 or more")
         longest = [0] * len(self.ids)
@@ -159,7 +175,8 @@ class Sheet:
             self.top_log_probs[where[chosen]] = log_probs[place[chosen] - start, self.top[where[chosen]]]
 
     def frame(self) -> pd.DataFrame:
-        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob.
+        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob,
+        scored, splits.
 
         Raises:
             MechinterpError: a log-probability that is not finite.
@@ -184,6 +201,8 @@ class Sheet:
                 "accuracy": accuracy,
                 "top": [tuple(part.tolist()) for part in np.split(self.top, self._start[1:-1])] if len(mean) else [],
                 "top_prob": np.exp(self.top_log_probs[self._start[:-1]]),
+                "scored": [self._rows.scored[answer] for answer in self._entries],
+                "splits": [self._rows.splits[answer] for answer in self._entries],
             }
         )
 

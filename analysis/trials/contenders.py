@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...editing.editors.families import default_layers
@@ -13,6 +13,7 @@ from ...editing.moments.moments import SecondMoment
 from ...editing.sequences.singles import sampled_contexts
 from ...editing.value.hparams import Hparams, ValueHparams
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.model import Model
 
 
@@ -42,16 +43,14 @@ class Contender:
         return self.editor.name
 
 
-def layers_of(
-    model: Model, method: Editor, layers: Mapping[str, Sequence[int]] | None = None
-) -> tuple[int, ...] | None:
+def layers_of(model: Model, method: Editor, layers: Mapping[str, Wholes] | None = None) -> tuple[int, ...] | None:
     """The layers an editor changes in a model: those given under its name, or the published ones.
 
     Raises:
         UsageError: a layer the model does not have, or none are known.
     """
     if layers is not None and method.name in layers:
-        return tuple(model.layout.check_layer(layer) for layer in layers[method.name])
+        return model.layout.check_layers(layers[method.name])
     return default_layers(model, method.layers) if method.layers else None
 
 
@@ -60,7 +59,7 @@ def contender(
     name: str,
     *,
     moments: Mapping[int, SecondMoment] | None = None,
-    layers: Mapping[str, Sequence[int]] | None = None,
+    layers: Mapping[str, Wholes] | None = None,
     hparams: Mapping[str, Hparams] | None = None,
     seed: int = 0,
 ) -> Contender:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ...given import Wholes
 from ...models.layout import RESID
 from ...models.model import Model
 from ..edits.edit import Edit
@@ -19,7 +20,7 @@ from ..value.value import Value
 from .batch_hparams import BatchHparams
 from .many_facts import Job, written
 from .memit import memit_values
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
+from .protocol import Editor, Moments, Requests, moments_of, past_keys
 from .remember import remember_keys
 
 
@@ -78,8 +79,8 @@ are absolute and do not carry to models of another scale (AlphaEdit #2), hence `
 
 def alphaedit(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     moments: Moments,
     hparams: AlphaEditHparams | None = None,
@@ -112,7 +113,7 @@ def alphaedit(
         UsageError: bad input; requests that contradict each other.
         MechinterpError: the edit is disabling (unless allowed); no direction is in the null space, or every one is.
     """
-    asked = [EditRequest.of(each) for each in requests]
+    asked = EditRequest.all_of(requests, "alphaedit")
     chosen = hparams or ALPHAEDIT_PRESETS["default"]
     job = Job.of(model, asked, layers, chosen, contexts, seed, method="alphaedit", sites=(RESID,))
     known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)

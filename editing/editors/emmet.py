@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.layout import VALUE
 from ...models.model import Model
 from ..edits.edit import Edit
@@ -17,7 +18,7 @@ from ..rows.contexts import START_WORDS
 from ..value.value import Value
 from .batch_hparams import BatchHparams
 from .many_facts import Job, written
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
+from .protocol import Editor, Moments, Requests, moments_of, past_keys
 from .remember import remember_keys
 
 
@@ -61,8 +62,8 @@ EMMET_PRESETS["code-gpt2-xl"] = replace(EMMET_PRESETS["code"], steps=19, weight=
 
 def emmet(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     moments: Moments,
     hparams: EmmetHparams | None = None,
@@ -94,7 +95,7 @@ def emmet(
         UsageError: bad input; requests that contradict each other; several layers.
         MechinterpError: the edit is disabling (unless allowed), or the second moment is singular.
     """
-    asked = [EditRequest.of(each) for each in requests]
+    asked = EditRequest.all_of(requests, "emmet")
     chosen = hparams or EMMET_PRESETS["default"]
     chosen = chosen.with_(slack=0.0) if len(asked) == 1 else chosen
     job = _job(model, asked, layers, chosen, contexts, seed)
@@ -111,7 +112,7 @@ def emmet(
 def _job(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
+    layers: Wholes | None,
     hparams: EmmetHparams,
     contexts: Sequence[str] | None,
     seed: int,
@@ -125,7 +126,7 @@ def _job(
 def emmet_values(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
+    layers: Wholes | None,
     *,
     hparams: EmmetHparams,
     contexts: Sequence[str] | None = None,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 
+from ...given import Wholes
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..edits.active import active_edits
@@ -29,7 +30,7 @@ from ..judging.conflicts import check_conflicts
 from ..judging.many import Limits, judge_batch, refuse_disabling
 from .families import default_layers
 from .ft_hparams import FT_L_PRESETS, FT_LEGACY_PRESETS, FT_PRESETS, FtHparams
-from .protocol import Asked, Editor
+from .protocol import Editor, Requests
 
 _MAX_WEIGHTS = 1 << 22
 """Weights trained at once by `ft_each`; Adam holds six numbers for each."""
@@ -37,8 +38,8 @@ _MAX_WEIGHTS = 1 << 22
 
 def ft(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     hparams: FtHparams | None = None,
     allow_conflicts: bool = False,
@@ -68,7 +69,7 @@ def ft(
             each other).
         MechinterpError: the loss became NaN or infinite, or the edit is disabling.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or FT_PRESETS["default"]
+    asked, chosen = EditRequest.all_of(requests, "ft"), hparams or FT_PRESETS["default"]
     warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers, chosen)
     started = time.perf_counter()
     with progress_bar("steps", chosen.steps + 1, shown=progress) as advance:
@@ -81,8 +82,8 @@ def ft(
 
 def ft_each(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     hparams: FtHparams | None = None,
     seed: int = 0,
@@ -102,7 +103,7 @@ def ft_each(
         UsageError: bad input.
         MechinterpError: the loss of one of them became NaN or infinite.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or FT_PRESETS["default"]
+    asked, chosen = EditRequest.all_of(requests, "ft"), hparams or FT_PRESETS["default"]
     indices, fingerprint = _layers(model, layers, chosen), model.fingerprint()
     size = max(1, _MAX_WEIGHTS // (len(indices) * model.d_mlp * model.d_model))
     edits = []
@@ -117,11 +118,11 @@ def ft_each(
     return edits
 
 
-def _layers(model: Model, layers: Sequence[int] | None, hparams: FtHparams) -> list[int]:
+def _layers(model: Model, layers: Wholes | None, hparams: FtHparams) -> list[int]:
     """Without repetition, in order."""
     family = "ft" if hparams.epsilon is None else "ft-l"
     wanted = default_layers(model, family) if layers is None else layers
-    return sorted({model.layout.check_layer(layer) for layer in wanted})
+    return sorted(set(model.layout.check_layers(wanted)))
 
 
 def _edit(

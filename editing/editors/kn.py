@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,19 +21,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError
-from ...facts.prompts import Prompt
+from ...facts.prompts import Prompt, prompts_of
+from ...given import Wholes, several
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..edits.active import active_edits
 from ..edits.edit import Edit
 from ..edits.factors import Factors
 from ..edits.provenance import Provenance
-from ..edits.request import EditRequest
+from ..edits.request import Asked, EditRequest
 from ..gradients.integrated_gradients import integrated_gradients
 from ..judging.conflicts import check_conflicts
 from ..judging.many import Limits, judge_batch, refuse_disabling
 from .kn_hparams import PRESETS, KnHparams
-from .protocol import Asked, Editor
+from .protocol import Editor, Requests
 
 Neuron = tuple[int, int]
 """(layer, unit)."""
@@ -42,10 +43,10 @@ Neuron = tuple[int, int]
 def knowledge_neurons(
     model: Model,
     request: Asked,
-    layers: Sequence[int] | None = None,
+    layers: Wholes | None = None,
     *,
     hparams: KnHparams | None = None,
-    templates: Sequence[str] = (),
+    templates: Iterable[str] = (),
 ) -> list[Neuron]:
     """The units that carry what the model says to a prompt now.
 
@@ -61,9 +62,10 @@ def knowledge_neurons(
     Raises:
         MechinterpError: no unit is shared by enough prompts, or none raises the answer's probability.
     """
-    asked, chosen = _asked(request), hparams or PRESETS["default"]
+    [asked], chosen = prompts_of(request), hparams or PRESETS["default"]
     indices = _searched(model, layers)
-    prompts = [Prompt(template, asked.subject) for template in dict.fromkeys((asked.template, *templates))]
+    others = dict.fromkeys(several(templates, str, "templates", 'templates such as "{} holds a passport of"'))
+    prompts = [asked, *(asked.reworded(other) for other in others if other != asked.template)]
     found: Counter[Neuron] = Counter()
     for prompt in prompts:
         credit = integrated_gradients(model, prompt, _old(model, prompt, asked.answer), indices, steps=chosen.steps)
@@ -82,8 +84,8 @@ def knowledge_neurons(
 
 def kn(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     hparams: KnHparams | None = None,
     templates: Mapping[str, Sequence[str]] | None = None,
@@ -113,7 +115,7 @@ def kn(
         UsageError: bad input.
         MechinterpError: a request without knowledge neurons, or a disabling edit.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
+    asked, chosen = EditRequest.all_of(requests, "kn"), hparams or PRESETS["default"]
     warnings = check_conflicts(model, asked, allow=allow_conflicts)
     started, factors = time.perf_counter(), dict[int, Factors]()
     with progress_bar("requests", len(asked), shown=progress) as advance:
@@ -140,13 +142,9 @@ def kn(
     )
 
 
-def _searched(model: Model, layers: Sequence[int] | None) -> list[int]:
+def _searched(model: Model, layers: Wholes | None) -> list[int]:
     """All, or those given: without repetition, in order."""
-    return sorted({model.layout.check_layer(layer) for layer in (range(model.n_layers) if layers is None else layers)})
-
-
-def _asked(request: Asked) -> Prompt:
-    return request if isinstance(request, Prompt) else request.prompt
+    return sorted(set(model.layout.check_layers(range(model.n_layers) if layers is None else layers)))
 
 
 def _old(model: Model, prompt: Prompt, answer: str | None) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...given import Wholes
 from ...models.layout import MLP, VALUE
 from ...models.model import Model
 from ...runs.progress import progress_bar
@@ -67,7 +68,7 @@ class Job:
     def of(
         model: Model,
         requests: Sequence[EditRequest],
-        layers: Sequence[int] | None,
+        layers: Wholes | None,
         hparams: BatchHparams,
         contexts: Sequence[str] | None,
         seed: int,
@@ -82,10 +83,9 @@ class Job:
             UsageError: no layers, a layer twice or out of range, bad contexts.
             MechinterpError: an architecture in which a layer's value is not what it adds to the residual.
         """
-        chosen = default_layers(model, family) if layers is None else tuple(layers)
-        index = tuple(sorted(model.layout.check_layer(layer) for layer in chosen))
+        index = tuple(sorted(model.layout.check_layers(default_layers(model, family) if layers is None else layers)))
         if not index or len(set(index)) < len(index):
-            raise UsageError(f"layers={list(chosen)} is no list of different layers; give at least one")
+            raise UsageError(f"layers={list(index)} is no list of different layers; give at least one")
         if contexts is None:
             templates = sample_contexts(model, hparams.context_lengths, starts=hparams.context_starts, seed=seed)
         else:

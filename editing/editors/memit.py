@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ...given import Wholes
 from ...models.layout import RESID
 from ...models.model import Model
 from ..edits.edit import Edit
@@ -16,7 +17,7 @@ from ..rows.contexts import START_WORDS
 from ..value.value import Value
 from .batch_hparams import BatchHparams
 from .many_facts import Job, written
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
+from .protocol import Editor, Moments, Requests, moments_of, past_keys
 from .remember import remember_keys
 
 
@@ -62,8 +63,8 @@ MEMIT_PRESETS: dict[str, MemitHparams] = {
 
 def memit(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     moments: Moments,
     hparams: MemitHparams | None = None,
@@ -97,7 +98,7 @@ def memit(
         UsageError: bad input; requests that contradict each other.
         MechinterpError: the edit is disabling (unless allowed), or the second moment is singular.
     """
-    asked = [EditRequest.of(each) for each in requests]
+    asked = EditRequest.all_of(requests, "memit")
     chosen = hparams or MEMIT_PRESETS["default"]
     job = Job.of(model, asked, layers, chosen, contexts, seed, method="memit", sites=(RESID,))
     known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
@@ -112,7 +113,7 @@ def memit(
 def memit_values(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
+    layers: Wholes | None,
     *,
     hparams: BatchHparams,
     contexts: Sequence[str] | None = None,

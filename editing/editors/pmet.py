@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...given import Wholes
 from ...models.layout import ATTN, MLP
 from ...models.model import Model
 from ..edits.edit import Edit
@@ -16,7 +17,7 @@ from ..rows.contexts import START_WORDS
 from ..value.value import Value
 from .batch_hparams import BatchHparams
 from .many_facts import Job, written
-from .protocol import Asked, Editor, Moments, moments_of, past_keys
+from .protocol import Editor, Moments, Requests, moments_of, past_keys
 from .remember import remember_keys
 
 _SITES = (MLP, ATTN)
@@ -61,8 +62,8 @@ choice, and stops when KL is at most 0.01; here it stops as every value does."""
 
 def pmet(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     moments: Moments,
     hparams: PmetHparams | None = None,
@@ -95,7 +96,7 @@ def pmet(
         UsageError: bad input; requests that contradict each other.
         MechinterpError: the edit is disabling (unless allowed), or the second moment is singular.
     """
-    asked = [EditRequest.of(each) for each in requests]
+    asked = EditRequest.all_of(requests, "pmet")
     chosen = hparams or PMET_PRESETS["default"]
     job = Job.of(model, asked, layers, chosen, contexts, seed, method="pmet", sites=_SITES)
     known, before = moments_of(model, moments, job.layers, force=force), past_keys(past)
@@ -110,7 +111,7 @@ def pmet(
 def pmet_values(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
+    layers: Wholes | None,
     *,
     hparams: PmetHparams,
     contexts: Sequence[str] | None = None,

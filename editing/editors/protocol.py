@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
-from ...facts.prompts import Fact, Prompt
+from ...given import Wholes, several
 from ...models.model import Model
 from ..edits.edit import Edit
-from ..edits.request import EditRequest
+from ..edits.request import Asked, EditRequest
 from ..memory.past_keys import PastKeys
 from ..moments.moments import SecondMoment
 from ..value.hparams import Hparams
 from ..value.value import Value
 from .families import family_preset
 
-Asked = EditRequest | Fact | Prompt
-"""What an edit can be asked from: a fact brings its target_new."""
+Requests = Asked | Iterable[Asked]
+"""What is asked of an editor, one or several."""
 
 Moments = SecondMoment | Mapping[int, SecondMoment]
 
@@ -63,8 +63,8 @@ class Editor:
     def __call__(
         self,
         model: Model,
-        requests: Sequence[Asked],
-        layers: Sequence[int] | None = None,
+        requests: Requests,
+        layers: Wholes | None = None,
         *,
         moments: Moments | None = None,
         contexts: Sequence[str] | None = None,
@@ -100,9 +100,7 @@ class Editor:
             UsageError: bad input; several requests for a method that writes one at a time.
             MechinterpError: the edit cannot be made, or is disabling.
         """
-        asked = [EditRequest.of(each) for each in requests]
-        if not asked:
-            raise UsageError(f"{self.name} was given no request; give at least one")
+        asked = EditRequest.all_of(requests, self.name)
         if len(asked) > 1 and not self.batch:
             raise UsageError(
                 f"{self.name} writes one fact at a time, not {len(asked)}; edit them one after the other with "
@@ -160,9 +158,11 @@ def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: 
     """The second moment of each layer.
 
     Raises:
-        UsageError: one is missing, or (unless `force`) of another model.
+        UsageError: one is missing, or (unless `force`) of another model; something that is no second moment.
     """
-    found = {moments.layer: moments} if isinstance(moments, SecondMoment) else dict(moments)
+    given = moments.values() if isinstance(moments, Mapping) else moments
+    known = several(given, SecondMoment, "moments", "second moments; read a file with SecondMoment.load(path)")
+    found = {moment.layer: moment for moment in known}
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")

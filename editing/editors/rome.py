@@ -8,33 +8,33 @@ v* = the value that makes the model say the target                      (a train
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 
 from ...errors import MechinterpError
-from ...facts.prompts import Fact, Prompt
 from ...models.layout import VALUE
 from ...models.model import Model
 from ..edits.active import active_edits
 from ..edits.edit import Edit
 from ..edits.factors import Factors
 from ..edits.provenance import Provenance
-from ..edits.request import EditRequest
+from ..edits.request import Asked, EditRequest
 from ..judging.rome import judge
 from ..memory.linear_memory import Insertion, LinearMemory
-from ..moments.moments import SecondMoment
 from ..rows.contexts import check_contexts, sample_contexts
 from ..value.value import Value, values_of
 from .families import default_layers
+from .protocol import Moments, moments_of
 from .rome_hparams import RomeHparams, resolve
 
 
 def rome(
     model: Model,
-    asked: EditRequest | Fact | Prompt,
-    layer: int | None = None,
+    asked: Asked,
+    layer: SupportsIndex | None = None,
     *,
-    moments: SecondMoment,
+    moments: Moments,
     target: str | None = None,
     preset: str = "default",
     hparams: RomeHparams | None = None,
@@ -59,7 +59,7 @@ def rome(
         asked: the request, or a fact or prompt to make it from.
         layer: which MLP; negative counts from the end; default: the published one of this model, where there
             is one (`families.toml`).
-        moments: the layer's second moment.
+        moments: the layer's second moment, or one of each of several layers.
         target: the new object (of a fact: default its `target_new`).
         preset: "default", "code" (the published implementation) or "paper"; see `PRESET_DIFFERENCES`.
         hparams: hyper-parameters of your own, in place of a preset.
@@ -84,7 +84,8 @@ def rome(
     index = model.layout.check_layer(default_layers(model, "rome")[0] if layer is None else layer)
     chosen = resolve(preset, hparams, variant)
     chosen = chosen if kl else chosen.with_(kl_factor=0.0)
-    memory = LinearMemory.of(model, index, moments, force=force)
+    moment = moments_of(model, moments, [index], force=force)[index]
+    memory = LinearMemory.of(model, index, moment, force=force)
     if contexts is None:
         templates = sample_contexts(model, chosen.context_lengths, seed=seed)
     else:
@@ -117,12 +118,12 @@ def rome(
         factors,
         Provenance(
             method=chosen.variant,
-            model=moments.model if not force else model.fingerprint(),
+            model=moment.model if not force else model.fingerprint(),
             model_name=model.name,
             requests=(request,),
             hparams=chosen.plain() | {"preset": preset if hparams is None else "own", "layer": index},
             contexts=templates,
-            moments=moments.fingerprint(),
+            moments=moment.fingerprint(),
             seed=seed if contexts is None else None,
             on_top_of=active_edits(model),
             report=report,

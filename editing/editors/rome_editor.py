@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.model import Model
 from ..edits.edit import Edit
 from ..edits.request import EditRequest
@@ -18,17 +19,17 @@ from .rome import rome
 from .rome_hparams import PRESETS, RomeHparams
 
 
-def _layer(model: Model, layers: Sequence[int] | None) -> int:
-    chosen = default_layers(model, "rome") if layers is None else tuple(layers)
+def _layer(model: Model, layers: Wholes | None) -> int:
+    chosen = model.layout.check_layers(default_layers(model, "rome") if layers is None else layers)
     if len(chosen) != 1:
         raise UsageError(f"rome writes one layer, not {list(chosen)}; give one")
-    return model.layout.check_layer(chosen[0])
+    return chosen[0]
 
 
 def _rome(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None = None,
+    layers: Wholes | None = None,
     *,
     moments: Moments,
     hparams: RomeHparams,
@@ -47,7 +48,7 @@ def _rome(
 def _rome_values(
     model: Model,
     requests: Sequence[EditRequest],
-    layers: Sequence[int] | None,
+    layers: Wholes | None,
     *,
     hparams: RomeHparams,
     contexts: Sequence[str] | None = None,

@@ -19,6 +19,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ...errors import MechinterpError
+from ...given import Wholes
 from ...models.model import Model
 from ..edits.active import active_edits, effective_weight
 from ..edits.edit import Edit
@@ -30,14 +31,14 @@ from ..judging.conflicts import check_conflicts
 from ..judging.many import Limits, judge_batch, refuse_disabling
 from ..value.hparams import Hparams
 from .families import default_layers
-from .protocol import Asked, Editor
+from .protocol import Editor, Requests
 from .ultraedit_hparams import PRESETS, UltraHparams
 
 
 def ultraedit(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     hparams: UltraHparams | None = None,
     past: LifelongStatistics | None = None,
@@ -66,7 +67,7 @@ def ultraedit(
         UsageError: bad input.
         MechinterpError: gradients that vanish or are not finite, or a disabling edit.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
+    asked, chosen = EditRequest.all_of(requests, "ultraedit"), hparams or PRESETS["default"]
     warnings, indices = check_conflicts(model, asked, allow=allow_conflicts), _layers(model, layers)
     started = time.perf_counter()
     factors = _solve_layers(model, together(signals_of(model, asked, indices)), past or LifelongStatistics(), chosen)
@@ -78,8 +79,8 @@ def ultraedit(
 
 def ultraedit_each(
     model: Model,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     hparams: UltraHparams | None = None,
     past: LifelongStatistics | None = None,
@@ -99,7 +100,7 @@ def ultraedit_each(
         UsageError: bad input.
         MechinterpError: gradients that vanish or are not finite.
     """
-    asked, chosen = [EditRequest.of(request) for request in requests], hparams or PRESETS["default"]
+    asked, chosen = EditRequest.all_of(requests, "ultraedit"), hparams or PRESETS["default"]
     indices, fingerprint, edits = _layers(model, layers), model.fingerprint(), []
     started = time.perf_counter()
     signals = signals_of(model, asked, indices)
@@ -131,10 +132,10 @@ def remember_statistics(
     return (past or LifelongStatistics()).joined(together(signals_of(model, requests, made.layers)))
 
 
-def _layers(model: Model, layers: Sequence[int] | None) -> list[int]:
+def _layers(model: Model, layers: Wholes | None) -> list[int]:
     """Without repetition, in order."""
     wanted = default_layers(model, "ultraedit") if layers is None else layers
-    return sorted({model.layout.check_layer(layer) for layer in wanted})
+    return sorted(set(model.layout.check_layers(wanted)))
 
 
 def _solve_layers(

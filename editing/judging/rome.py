@@ -27,6 +27,7 @@ from ..rows.completions import (
 from ..value.hparams import ValueHparams
 from ..value.value import Value
 from .change import layer_change
+from .conflicts import merging
 
 _BARELY = 0.1
 """An optimisation that lowers the target's NLL by less than this share has not moved."""
@@ -86,6 +87,8 @@ def judge(
         perplexity_before=perplexity_before,
         perplexity_after=perplexity_after,
         disabling="",
+        scored=model.continuation(prompt, request.target).text,
+        warnings=merging(model, request),
     )
     return replace(report, disabling=_disabling(report, hparams))
 

@@ -11,8 +11,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.model import Model
-from ..editors.protocol import Asked, Editor, Moments
+from ..editors.protocol import Editor, Moments, Requests
 from ..edits.edit import Edit
 from ..edits.request import EditRequest
 from ..value.hparams import Hparams, ValueHparams
@@ -37,7 +38,7 @@ class EditSequence:
         self,
         model: Model,
         editor: Editor,
-        layers: Sequence[int] | None = None,
+        layers: Wholes | None = None,
         *,
         moments: Moments | None = None,
         contexts: Sequence[str] | None = None,
@@ -61,7 +62,7 @@ class EditSequence:
         self._steps: list[Edit] = []
         self.past: Any = None
 
-    def add(self, requests: Sequence[Asked], *, progress: bool = False) -> Edit:
+    def add(self, requests: Requests, *, progress: bool = False) -> Edit:
         """Edit once more.
 
         Args:
@@ -75,7 +76,7 @@ class EditSequence:
             UsageError: bad input.
             MechinterpError: the edit cannot be made or is disabling; the sequence is as it was.
         """
-        asked = [EditRequest.of(each) for each in requests]
+        asked = EditRequest.all_of(requests, self.editor.name)
         with self.model.unchanged(), self.edit.on(self.model) if self._steps else nullcontext():
             made = self._make(asked, progress)
         self._steps.append(made)

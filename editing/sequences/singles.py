@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...errors import MechinterpError, UsageError
+from ...given import Wholes
 from ...models.model import Model
 from ...runs.progress import progress_bar
-from ..editors.protocol import Asked, Editor, Moments
+from ..editors.protocol import Editor, Moments, Requests
 from ..edits.edit import Edit
 from ..edits.request import EditRequest
 from ..rows.contexts import sample_contexts
@@ -28,8 +29,8 @@ class NotMade:
 def edit_each(
     model: Model,
     editor: Editor,
-    requests: Sequence[Asked],
-    layers: Sequence[int] | None = None,
+    requests: Requests,
+    layers: Wholes | None = None,
     *,
     moments: Moments | None = None,
     contexts: Sequence[str] | None = None,
@@ -56,9 +57,7 @@ def edit_each(
     Raises:
         UsageError: bad input, which would fail for every request.
     """
-    asked = [EditRequest.of(each) for each in requests]
-    if not asked:
-        raise UsageError(f"{editor.name} was given no request; give at least one")
+    asked = EditRequest.all_of(requests, editor.name)
     chosen = editor.chosen(preset, hparams, model)
     if editor.contexts and contexts is None and isinstance(chosen, ValueHparams):
         contexts = sampled_contexts(model, chosen, seed)
