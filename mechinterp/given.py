@@ -112,12 +112,12 @@ def texts_of(given: object, name: str) -> Iterable[str]:
     return (_text(one, name) for one in given)
 
 
-def several(given: object, kind: type[T], name: str, hint: str) -> tuple[T, ...]:
+def several(given: object, kind: type[T] | tuple[type[T], ...], name: str, hint: str) -> tuple[T, ...]:
     """Things of one kind, one or several.
 
     Args:
         given: what was given.
-        kind: their class.
+        kind: their class, or classes.
         name: what they are called in the message.
         hint: what to give.
 

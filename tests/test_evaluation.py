@@ -147,7 +147,7 @@ def test_a_model_that_knows_its_facts_scores_so(data_dir: Path) -> None:
 
 def test_scoring_refuses_what_it_cannot_score(model: Model) -> None:
     with pytest.raises(UsageError, match="has 8. tokens; small-gpt2 takes 64"):
-        score_answers(model, [("the " * 80, "Lund")])
+        score_answers(model, [(" ".join(["the"] * 80), "Lund")])
     with pytest.raises(UsageError, match="batch_size=0"):
         score_answers(model, PAIRS, batch_size=0)
     assert list(score_answers(model, []).columns) == list(score_answers(model, PAIRS).columns)

@@ -97,8 +97,9 @@ def test_metrics_are_chosen_by_name() -> None:
     assert [metric.name for metric in chosen(["S", "EM"])] == ["ES", "EM", "PS", "NS", "S"]
     with pytest.raises(UsageError, match="there is no metric 'ESS'; the metrics are ES, EM"):
         chosen(["ESS"])
-    with pytest.raises(UsageError, match="is no list of metrics"):
-        chosen("ES")
+    assert chosen("S") == chosen(["S"])
+    with pytest.raises(UsageError, match="no metric is named; give names of ES"):
+        chosen([])
 
 
 # --- zsRE --------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def facts() -> list[Fact]:
 def test_scores_under_an_edit_are_those_of_the_edited_model(kind: str) -> None:
     model = sentence_model(kind)
     edits = [handmade(model, (1,), seed=0), handmade(model, (2,), seed=1, rank=2), handmade(model, (1, 3), seed=2)]
-    rows = AnswerRows.of(model, PAIRS)
+    rows = AnswerRows.of(model, [Question(*pair) for pair in PAIRS])
     asked = [(answer, edit) for edit in (2, 0, 1) for answer in range(len(PAIRS))]
     unedited, edited = score_under_edits(model, rows, RowEdits(edits), asked, batch_size=5)
     pd.testing.assert_frame_equal(unedited, score_rows(model, rows))
@@ -190,7 +190,7 @@ def test_whole_texts_are_scored_token_by_token(model: Model) -> None:
 
 def test_no_batch_keeps_more_positions_than_fit(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mechinterp.analysis.evaluation.answer_rows._MAX_KEPT", 4)
-    rows = AnswerRows.of(model, [(f"The {word} was in", answer) for word in ("river", "owner") for answer in
+    rows = AnswerRows.of(model, [Question(f"The {word} was in", answer) for word in ("river", "owner") for answer in
                                  ("Paris", "the market full of people and of music")])  # fmt: skip
     seen = []
     for batch, keep in rows.batches(64):

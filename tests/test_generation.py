@@ -79,7 +79,7 @@ def test_what_cannot_be_continued_is_refused(model: Model) -> None:
         generate(model, PROMPTS, Sampling(65))
     with pytest.raises(UsageError, match="'Marie Curie was' has 7 tokens; a text of 5"):
         generate(model, PROMPTS, Sampling(5))
-    with pytest.raises(UsageError, match="the prompt '' has 0 tokens"):
+    with pytest.raises(UsageError, match="the prompt is empty; give the words to be continued"):
         generate(model, [""], Sampling(5))
     with pytest.raises(UsageError, match="top_k=0"):
         generate(model, PROMPTS, Sampling(top_k=0))

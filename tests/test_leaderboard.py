@@ -332,7 +332,7 @@ def test_a_real_editor_with_its_second_moment(model: Model, facts: list[Fact]) -
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no editors": ({"editors": []}, r"editors=\[\] is no list of editors"),
+    "no editors": ({"editors": []}, "no editor is named; give at least one"),
     "unknown editor": ({"editors": ["roome"]}, "there is no editor 'roome'; the editors are rome"),
     "unknown way": ({"edits": "batched"}, "edits='batched' is no way of editing; choose among single, batch, sequ"),
     "too large": ({"edits": "batch", "sizes": [9]}, "9 facts are to be edited together, but only 5 were given"),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...editing import Edit
 from ...editing.edits.row_edits import RowEdits
-from ...facts.prompts import Fact
+from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..evaluation.answer_rows import AnswerRows
@@ -30,7 +30,7 @@ EDITS_AT_ONCE = 64
 def diff(
     model: Model,
     edits: Edits,
-    facts: Sequence[Fact],
+    facts: Facts,
     *,
     sample: int | None = None,
     seed: int = 0,
@@ -60,9 +60,9 @@ def diff(
     Raises:
         UsageError: no edit, no facts or facts without answers, or an edit of another model.
     """
-    made = made_edits(edits)
+    made, facts = made_edits(edits), facts_of(facts)
     asked = facts_of_edits(made, facts, sample, seed)
-    rows = AnswerRows.of(model, [(fact.prompt.text, fact.answer or "") for fact in facts])
+    rows = AnswerRows.of(model, [Question.of(fact.prompt) for fact in facts])
     numbers = list(made)
     parts = []
     with progress_bar("looking at edits", len(numbers), shown=progress) as advance:
@@ -137,9 +137,8 @@ def _table(
 
 
 def _favour(model: Model, fact: Fact, token: int, targets: Iterable[str]) -> str:
-    text = fact.prompt.text
-    if token == model.answer_ids(text, fact.answer or "")[0]:
+    if token == model.answer_ids(fact.prompt, fact.answer or "")[0]:
         return OWN_ANSWER
     said = model.decode([token]).strip()  # a target that begins otherwise need not be tokenised
     likely = (target for target in targets if target.strip().startswith(said))
-    return NEW_TARGET if any(token == model.answer_ids(text, target)[0] for target in likely) else ANOTHER
+    return NEW_TARGET if any(token == model.answer_ids(fact.prompt, target)[0] for target in likely) else ANOTHER

@@ -22,7 +22,7 @@ from ...editing import Edit, SecondMoment
 from ...editing.edits.row_edits import RowEdits
 from ...editing.rows.padded import Batch
 from ...errors import MechinterpError, UsageError
-from ...facts.prompts import Fact, Prompt
+from ...facts.prompts import Facts, Prompt, facts_of
 from ...models.model import Model
 from ...patching.plain.executor import forward
 from .known_facts import Edits, facts_of_edits, kin_of, made_edits, requests_of
@@ -46,7 +46,7 @@ class _Reading:
 def forecast(
     model: Model,
     edits: Edits,
-    facts: Sequence[Fact],
+    facts: Facts,
     *,
     moments: Mapping[int, SecondMoment] | None = None,
     sample: int | None = None,
@@ -76,7 +76,7 @@ def forecast(
         UsageError: no edit, no facts or facts without answers, an edit that knows no request, an edit of another model,
             or moments that lack a layer.
     """
-    made = made_edits(edits)
+    made, facts = made_edits(edits), facts_of(facts)
     asked = facts_of_edits(made, facts, sample, seed)
     for number, edit in made.items():
         _ = edit.weights  # says what it is where it is no change of weights

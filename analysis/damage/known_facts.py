@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ...editing import Edit, EditRequest
 from ...errors import UsageError
 from ...facts.prompts import Fact
+from ...given import seed_of, several, whole
 from ..evaluation.under_edits import Failed
 
 EDITED = "edited"
@@ -28,7 +29,7 @@ def made_edits(edits: Edits) -> dict[int, Edit]:
     Raises:
         UsageError: there is none.
     """
-    given = [edits] if isinstance(edits, Edit) else list(edits)
+    given = several(edits, (Edit, Failed), "edits", "edits (or Failed, where one could not be made)")
     found = {number: edit for number, edit in enumerate(given) if isinstance(edit, Edit)}
     if not found:
         raise UsageError("there is no edit to look at; give at least one that was made")
@@ -52,6 +53,7 @@ def facts_of_edits(edits: Iterable[int], facts: Sequence[Fact], sample: int | No
         if fact.id in seen:
             raise UsageError(f"two facts are called {fact.id!r}; give their prompts different ids")
         seen.add(fact.id)
+    seed, sample = seed_of(seed), None if sample is None else whole(sample, "sample")
     if sample is not None and sample < 1:
         raise UsageError(f"sample={sample} asks about no fact; give 1 or more, or None for all")
     every = list(range(len(facts)))

@@ -172,6 +172,8 @@ def _reasons(effects: pd.DataFrame, cells: pd.DataFrame, given: int) -> list[str
 
 
 def _select(effects: pd.DataFrame, choice: Mapping[str, Hashable]) -> pd.DataFrame:
+    if not isinstance(choice, Mapping):
+        raise UsageError(f'{choice!r} chooses no site; write {{"component": "mlp"}}')
     unknown = set(choice) - set(SITE)
     if unknown:
         raise UsageError(f"a site is chosen by {', '.join(SITE)}; {sorted(unknown)[0]!r} is none of them")

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...facts.prompts import Question
+from ...given import texts_of, whole
 from ...models.asking import PromptEnds
 from ...models.model import Model
 
@@ -35,66 +37,86 @@ class AnswerRows:
 
     Args:
         names: (text, answer) of each answer, for messages.
+        scored: each answer as it is scored behind its text, with the space in front of it.
+        splits: whether the tokenizer splits text and answer at the border (`facts.answers.Continuation`).
         answers: token ids of each answer.
         row: the row each answer is read from; it ends where the last token of its longest answer is predicted.
         ids: token ids of each row.
         ends: where the text of each row ends.
+        asked: the question of each answer; none of whole texts.
     """
 
     names: list[tuple[str, str]]
+    scored: list[str]
+    splits: list[bool]
     answers: list[Ids]
     row: list[int]
     ids: list[Ids]
     ends: list[int]
+    asked: list[Question]
 
     @staticmethod
-    def of(model: Model, pairs: Iterable[tuple[str, str]]) -> AnswerRows:
+    def of(model: Model, asked: Iterable[Question]) -> AnswerRows:
         """Answers as continuations of texts; an answer gets its leading space where it needs one.
 
         Raises:
-            UsageError: a pair too long for the model, or an answer the vocabulary cannot spell.
+            UsageError: a question without an answer, or too long for the model with it, or an answer the vocabulary
+                cannot spell.
         """
-        names, found = list(pairs), []
+        questions, names, found, scored = [], [], [], []
         prefixes: dict[str, Ids] = {}
-        for text, answer in names:
+        for one in asked:
+            text, answer = one.text, one.answer
+            if answer is None:
+                raise UsageError(f"{text[-60:]!r} has no answer to be scored; give one")
             if text not in prefixes:
                 prefixes[text] = tuple(model.encode(text))
-            answer_ids = model.answer_ids(text=text, answer=answer)
-            ids = prefixes[text] + answer_ids[:-1]  # the answer's last token predicts nothing
+            behind = model.continuation(one, answer)
+            ids = prefixes[text] + behind.ids[:-1]  # the answer's last token predicts nothing
             if len(ids) > model.n_ctx:
                 raise UsageError(
                     f"{text[:60]!r}... with {answer!r} has {len(ids)} tokens; {model.name} takes {model.n_ctx}"
                 )
-            found.append((ids, len(prefixes[text]) - 1, answer_ids))
-        return AnswerRows._of(names, found)
+            questions.append(one)
+            names.append((text, answer))
+            found.append((ids, len(prefixes[text]) - 1, behind.ids))
+            scored.append(behind)
+        texts, splits = [one.text for one in scored], [one.splits for one in scored]
+        return AnswerRows._of(names, texts, splits, found, questions)
 
     @staticmethod
     def of_texts(model: Model, texts: Iterable[str]) -> AnswerRows:
         """Whole texts as answers to their own first tokens, cut at the model's context; for perplexity.
 
         Raises:
-            UsageError: no text has two tokens.
+            UsageError: no text has two tokens, or one string in place of texts.
         """
         names, found = [], []
-        for text in texts:
+        for text in texts_of(texts, "texts"):
             ids = tuple(model.encode(text)[: model.n_ctx])
             if len(ids) > 1:
                 names.append(("", text))
                 found.append((ids[:-1], len(ids) - 2, ids[1:]))
         if not found:
             raise UsageError("perplexity needs a text of at least two tokens; none was given")
-        return AnswerRows._of(names, found)
+        return AnswerRows._of(names, [text for _, text in names], [True] * len(names), found, [])
 
     def of_model(self, model: Model, answers: Sequence[int] | None = None) -> AnswerRows:
         """The same answers, or some of them by number, as this model is asked: an edit of the input adds tokens."""
-        return AnswerRows.of(model, self.names if answers is None else [self.names[answer] for answer in answers])
+        return AnswerRows.of(model, self.asked if answers is None else [self.asked[answer] for answer in answers])
 
     @staticmethod
-    def _of(names: list[tuple[str, str]], found: list[tuple[Ids, int, Ids]]) -> AnswerRows:
+    def _of(
+        names: list[tuple[str, str]],
+        scored: list[str],
+        splits: list[bool],
+        found: list[tuple[Ids, int, Ids]],
+        asked: list[Question],
+    ) -> AnswerRows:
         place: dict[tuple[Ids, int], int] = {}
         row = [place.setdefault((ids, end), len(place)) for ids, end, _ in found]
-        answers = [answer for _, _, answer in found]
-        return AnswerRows(names, answers, row, [ids for ids, _ in place], [end for _, end in place])
+        answers, ids, ends = [answer for _, _, answer in found], [ids for ids, _ in place], [end for _, end in place]
+        return AnswerRows(names, scored, splits, answers, row, ids, ends, asked)
 
     def prompts(self, rows: Sequence[int]) -> PromptEnds:
         """Where the texts of some rows end."""
@@ -106,6 +128,7 @@ class AnswerRows:
         Raises:
             UsageError: batches of less than one row.
         """
+        size = whole(size, "batch_size")
         if size < 1:
             raise UsageError(f"batch_size={size} scores nothing; give 1 or more")
         longest = [0] * len(self.ids)
@@ -166,7 +189,8 @@ class Sheet:
             self.top_log_probs[where[chosen]] = log_probs[place[chosen] - start, self.top[where[chosen]]]
 
     def frame(self) -> pd.DataFrame:
-        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob.
+        """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob,
+        scored, splits.
 
         Raises:
             MechinterpError: a log-probability that is not finite.
@@ -191,6 +215,8 @@ class Sheet:
                 "accuracy": accuracy,
                 "top": [tuple(part.tolist()) for part in np.split(self.top, self._start[1:-1])] if len(mean) else [],
                 "top_prob": np.exp(self.top_log_probs[self._start[:-1]]),
+                "scored": [self._rows.scored[answer] for answer in self._entries],
+                "splits": [self._rows.splits[answer] for answer in self._entries],
             }
         )
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from ...errors import UsageError
-from ...facts.prompts import Fact
+from ...facts.prompts import Fact, Facts, facts_of
+from ...given import Names, names_of, texts_of
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from .edit_metrics import AFTER, BEFORE, named, record_metrics, summarise
@@ -72,6 +73,8 @@ def evaluate_edit(
         {"record", "relation", "before": {metric: value}, "after": {metric: value}}; metrics without questions
         are absent.  See `metric_table` for the definitions.
     """
+    if not isinstance(fact, Fact):
+        raise UsageError(f"{fact!r:.80} is no fact; give Fact(prompt, target_new)")
     unedited = ask_facts(model, [fact], batch_size=batch_size) if before is None else before
     with asked_under(edit, model) as asked:
         edited = ask_facts(asked, [fact], batch_size=batch_size)
@@ -86,9 +89,9 @@ def evaluate_edit(
 def evaluate_edits(
     model: Model,
     edits: Editor,
-    facts: Sequence[Fact],
+    facts: Facts,
     *,
-    metrics: Sequence[str] = COUNTERFACT,
+    metrics: Names = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
     references: References | None = None,
     held_texts: Sequence[str] = (),
@@ -125,9 +128,9 @@ def evaluate_edits(
 def evaluate_editors(
     model: Model,
     edits: Mapping[str, Editor],
-    facts: Sequence[Fact],
+    facts: Facts,
     *,
-    metrics: Sequence[str] = COUNTERFACT,
+    metrics: Names = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
     references: References | None = None,
     held_texts: Sequence[str] = (),
@@ -151,12 +154,14 @@ def evaluate_editors(
     """
     if not edits:
         raise UsageError("there is no editor to judge; give at least one list of edits")
+    facts, metrics = facts_of(facts), names_of(metrics, "metrics")
+    held = tuple(texts_of(held_texts, "held_texts"))
     for name, made in edits.items():
         if not isinstance(made, Applicable) and len(made) != len(facts):
             whose = f" of {name!r}" if name else ""
             raise UsageError(f"{len(made)} edits{whose} for {len(facts)} facts; give one edit per fact, or one for all")
     asked = questions(facts, metrics, portability)
-    text_metrics = TextMetrics(metrics, references, tuple(held_texts), sampling or Sampling())
+    text_metrics = TextMetrics(metrics, references, held, sampling or Sampling())
     answers: list[list[pd.DataFrame]] = []
     written = {name: TextResult() for name in edits}
     with progress_bar("judging facts", len(facts), shown=progress) as advance:
@@ -195,7 +200,19 @@ def _evaluation(
         records,
         answers.drop(columns="fact"),
         pd.DataFrame(texts, columns=["record", "stage", "prompt", "text"]),
-        written.notes(len(facts)),
+        (*written.notes(len(facts)), *_merging(before)),
+    )
+
+
+def _merging(answers: pd.DataFrame) -> tuple[str, ...]:
+    """A note where the tokenizer does not split questions and answers at the border between them."""
+    merging = int(sum((answers[f"splits_{which}"] == 0).sum() for which in ("true", "new")))
+    asked = int(sum(answers[f"splits_{which}"].notna().sum() for which in ("true", "new")))
+    if not merging:
+        return ()
+    return (
+        f"{merging} of {asked} answers merge with the end of their questions: given both as one text, the tokenizer "
+        "does not split them there, so their probabilities say less (splits_true and splits_new in the answers)",
     )
 
 

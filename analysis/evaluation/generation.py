@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from transformers.cache_utils import DynamicCache
 
 from ...editing.edits.row_edits import RowEdits
 from ...errors import MechinterpError, UsageError
+from ...facts.words import check_text
+from ...given import seed_of, texts_of, whole
 from ...models.asking import PromptEnds
 from ...models.model import Model
 from ...patching.plain.executor import forward
@@ -50,13 +52,16 @@ class Sampling:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        for name in ("length", "top_k", "batch_size"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
+        object.__setattr__(self, "seed", seed_of(self.seed))
         if self.top_k < 1 or self.batch_size < 1:
             raise UsageError(f"top_k={self.top_k} and batch_size={self.batch_size} must both be 1 or more")
 
 
 def generate(
     model: Model,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     sampling: Sampling | None = None,
     *,
     groups: Sequence[int] | None = None,
@@ -76,15 +81,17 @@ def generate(
         blank line turned into a space, as published.
 
     Raises:
-        UsageError: a length beyond the model's context, a prompt that is empty or fills it already.
+        UsageError: a length beyond the model's context, a prompt that is empty, ends with a blank or fills it already;
+            one string in place of prompts.
         MechinterpError: the model's logits are not finite.
     """
-    return _generate(model, prompts, list(groups or [0] * len(prompts)), None, sampling or Sampling(), progress)
+    given = list(texts_of(prompts, "prompts"))
+    return _generate(model, given, list(groups or [0] * len(given)), None, sampling or Sampling(), progress)
 
 
 def generate_under_edits(
     model: Model,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     carried: Sequence[int],
     edits: RowEdits,
     sampling: Sampling | None = None,
@@ -96,7 +103,8 @@ def generate_under_edits(
     Each text is the one that `generate` gives with this edit on, the prompts of one edit being a group; see there.
     """
     with edits.on(model):
-        return _generate(model, prompts, list(carried), edits, sampling or Sampling(), progress)
+        given = list(texts_of(prompts, "prompts"))
+        return _generate(model, given, list(carried), edits, sampling or Sampling(), progress)
 
 
 def _generate(
@@ -111,6 +119,8 @@ def _generate(
     if not 1 <= length <= model.n_ctx:
         raise UsageError(f"texts of length={length} tokens do not fit: {model.name} takes 1 to {model.n_ctx}")
     by_length: dict[int, list[int]] = defaultdict(list)
+    for prompt in prompts:
+        check_text(prompt, "the prompt")
     ids = [model.encode(prompt) for prompt in prompts]
     for i, (prompt, tokens) in enumerate(zip(prompts, ids, strict=True)):
         if not 0 < len(tokens) < length:

@@ -9,12 +9,12 @@ Reference: "gold" (the answer a fact states), "pre-edit" (what the unedited mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from ...errors import UsageError
+from ...given import Names, names_of
 
 REWRITE = "rewrite"
 PARAPHRASE = "paraphrase"
@@ -153,18 +153,19 @@ YAO_METRICS = (
 GENERATION_METRICS = ("GE", "RS")
 
 
-def chosen(names: Sequence[str]) -> tuple[Metric, ...]:
+def chosen(names: Names) -> tuple[Metric, ...]:
     """Metrics by name, with the parts of scores, in the order of tables.
 
     Raises:
         UsageError: no name, or a name that no metric has.
     """
-    if isinstance(names, str) or not names:
-        raise UsageError(f"metrics={names!r} is no list of metrics; give names of {', '.join(METRICS)}")
-    unknown = [name for name in names if name not in METRICS]
+    given = names_of(names, "metrics")
+    if not given:
+        raise UsageError(f"no metric is named; give names of {', '.join(METRICS)}")
+    unknown = [name for name in given if name not in METRICS]
     if unknown:
         raise UsageError(f"there is no metric {unknown[0]!r}; the metrics are {', '.join(METRICS)}")
-    wanted = set(names) | {part for name in names for part in METRICS[name].parts}
+    wanted = set(given) | {part for name in given for part in METRICS[name].parts}
     return tuple(metric for metric in _ALL if metric.name in wanted)
 
 

@@ -7,10 +7,12 @@ and one step further from the new object.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
-from ...facts.prompts import Fact, Question
+from ...facts.prompts import Fact, Facts, Question, facts_of
+from ...given import Names, names_of, several
+from ...models.model import Model
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,18 @@ class Portability:
     reversed_relation: tuple[Question, ...] = ()
     one_hop: tuple[Question, ...] = ()
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            asked = several(getattr(self, field.name), Question, field.name, "Question(text, answer)")
+            object.__setattr__(self, field.name, asked)
+
+    def in_chat(self, model: Model) -> Portability:
+        """The same questions as a user puts them to a model (see `Model.chat`)."""
+        return Portability(*(tuple(model.chat(one) for one in getattr(self, field.name)) for field in fields(self)))
+
 
 def portability_of(
-    facts: Sequence[Fact], known: Sequence[Fact] | None = None, *, aliases: Mapping[str, Sequence[str]] | None = None
+    facts: Facts, known: Facts | None = None, *, aliases: Mapping[str, Names] | None = None
 ) -> dict[str, Portability]:
     """Portability questions, as far as they follow from the facts themselves.
 
@@ -46,26 +57,28 @@ def portability_of(
         fact id -> questions; a kind for which nothing follows is empty.
     """
     conclusions: dict[tuple[str, str | None], dict[str, str]] = defaultdict(dict)
-    for fact in known if known is not None else facts:
+    facts = facts_of(facts)
+    for fact in facts_of(known) if known is not None else facts:
         for question in fact.one_hop:
             if question.answer is not None:
                 conclusions[fact.relation, fact.answer].setdefault(_template(question.text, fact), question.answer)
     return {fact.id: _portability(fact, conclusions[fact.relation, fact.target_new], aliases or {}) for fact in facts}
 
 
-def _portability(fact: Fact, concluded: Mapping[str, str], aliases: Mapping[str, Sequence[str]]) -> Portability:
+def _portability(fact: Fact, concluded: Mapping[str, str], aliases: Mapping[str, Names]) -> Portability:
     answer, target = fact.answer, fact.target_new
     return Portability(
         subject_replacement=tuple(
-            Question(fact.prompt.template.replace("{}", name), target) for name in aliases.get(fact.subject, ())
+            Question.of(replace(fact.prompt, subject=name, answer=target))
+            for name in names_of(aliases.get(fact.subject, ()), "aliases")
         ),
         reversed_relation=tuple(
-            Question(question.text.replace(answer, target), fact.subject)
+            Question(question.text.replace(answer, target), fact.subject, question.join)
             for question in fact.reverse
             if answer is not None and target is not None and answer in question.text
         ),
         one_hop=tuple(
-            Question(question.text, concluded[template])
+            replace(question, answer=concluded[template])
             for question in fact.one_hop
             if (template := _template(question.text, fact)) in concluded
         ),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...errors import UsageError
-from ...facts.prompts import Fact, Question
+from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...facts.words import tail_of
+from ...given import Names
 from ...models.model import Model
 from .metric_table import (
     COUNTERFACT,
@@ -27,24 +28,31 @@ from .metric_table import (
 from .portability import Portability
 from .scoring import score_answers
 
-SCORES = ("log_prob", "prob", "correct", "accuracy", "top")
+SCORES = ("log_prob", "prob", "correct", "accuracy", "top", "scored", "splits")
 """What is known of each answer; columns end in _true or _new."""
+
+_OBJECTS = ("top", "scored")
+"""Those that are no numbers."""
 
 
 @dataclass(frozen=True)
 class FactQuestion:
-    """One question: `fact` is the fact's place in the list; an answer that is None is not asked for."""
+    """One question: `fact` is the fact's place in the list; an answer that is None is not asked for.
+
+    `join` is what stands between the text and either answer; None: a space where one belongs.
+    """
 
     fact: int
     kind: str
     text: str
     true: str | None
     new: str | None
+    join: str | None = None
 
 
 def questions(
-    facts: Sequence[Fact],
-    metrics: Sequence[str] = COUNTERFACT,
+    facts: Facts,
+    metrics: Names = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
 ) -> list[FactQuestion]:
     """All questions of all facts that some metrics need, in order.
@@ -58,7 +66,8 @@ def questions(
         UsageError: no facts, two facts with one id, a fact without the answers that the metrics weigh, an unknown
             metric.
     """
-    if not facts:
+    asked_facts = facts_of(facts)
+    if not asked_facts:
         raise UsageError("there are no facts to ask about; give at least one")
     wanted = chosen(metrics)
     kinds = {metric.kind for metric in wanted}
@@ -67,7 +76,7 @@ def questions(
     asked_for |= {(kind, "new") for kind in contrasted}
     seen: set[str] = set()
     found: list[FactQuestion] = []
-    for i, fact in enumerate(facts):
+    for i, fact in enumerate(asked_facts):
         if fact.id in seen:
             raise UsageError(f"two facts are called {fact.id!r}; give their prompts different ids")
         seen.add(fact.id)
@@ -81,52 +90,48 @@ def questions(
                 "choose metrics that do without (zsRE's, for example)"
             )
         around = portability.get(fact.id, Portability()) if portability else Portability()
-        for kind, text, true in _around(fact, around):
+        for kind, question, true in _around(fact, around):
             if kind in kinds:
                 true_asked = true if (kind, "true") in asked_for else None
                 new_asked = fact.target_new if (kind, "new") in asked_for else None
                 if true_asked is not None or new_asked is not None:
-                    found.append(FactQuestion(i, kind, text, true_asked, new_asked))
+                    found.append(FactQuestion(i, kind, question.text, true_asked, new_asked, question.join))
     return found
 
 
 def edit_sentence(fact: Fact) -> str:
-    """The statement the edit makes, as a sentence of its own."""
+    """The statement the edit makes, as a sentence of its own (of a chat, in the user's words)."""
     assert fact.target_new is not None
-    text = fact.prompt.text
-    return text + tail_of(text, fact.target_new, fact.prompt.join) + "."
+    words = Question.of(fact.prompt).words
+    return words + tail_of(words, fact.target_new, None if fact.prompt.turn else fact.prompt.join) + "."
 
 
-def _around(fact: Fact, portability: Portability) -> Iterator[tuple[str, str, str | None]]:
-    """Kind, text and true answer of every question of a fact."""
-    yield REWRITE, fact.prompt.text, fact.answer
-    yield from _each(PARAPHRASE, fact.paraphrases, fact.answer)
+def _around(fact: Fact, portability: Portability) -> Iterator[tuple[str, Question, str | None]]:
+    """Kind, question and true answer of every question of a fact."""
+    yield REWRITE, Question.of(fact.prompt), fact.answer
+    for question in fact.paraphrases:
+        yield PARAPHRASE, question, fact.answer
     for question in fact.neighbourhood:
-        yield NEIGHBOURHOOD, question.text, question.answer or fact.answer
+        yield NEIGHBOURHOOD, question, question.answer or fact.answer
     for prompt in fact.same_subject:
-        yield SAME_SUBJECT, prompt.text, prompt.answer
+        yield SAME_SUBJECT, Question.of(prompt), prompt.answer
     for question in fact.one_hop:
-        yield ONE_HOP, question.text, question.answer
+        yield ONE_HOP, question, question.answer
     for question in fact.neighbourhood:
-        yield DISTRACTING, f"{edit_sentence(fact)} {question.text}", question.answer or fact.answer
+        yield DISTRACTING, question.after(edit_sentence(fact)), question.answer or fact.answer
     for kind, others in (
         (NEW_SUBJECT, portability.subject_replacement),
         (REVERSED, portability.reversed_relation),
         (NEW_ONE_HOP, portability.one_hop),
     ):
         for question in others:
-            yield kind, question.text, question.answer
+            yield kind, question, question.answer
 
 
-def _each(kind: str, others: Sequence[Question], answer: str | None) -> Iterator[tuple[str, str, str | None]]:
-    for question in others:
-        yield kind, question.text, answer
-
-
-def pairs_of(asked: Sequence[FactQuestion]) -> list[tuple[str, str]]:
-    """(text, answer) of all answers asked for: first the true ones, then the new ones."""
-    pairs = [(question.text, question.true) for question in asked if question.true is not None]
-    return pairs + [(question.text, question.new) for question in asked if question.new is not None]
+def pairs_of(asked: Sequence[FactQuestion]) -> list[Question]:
+    """All answers asked for behind their texts: first the true ones, then the new ones."""
+    true = [Question(one.text, one.true, one.join) for one in asked if one.true is not None]
+    return true + [Question(one.text, one.new, one.join) for one in asked if one.new is not None]
 
 
 def answer_frame(asked: Sequence[FactQuestion], scores: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +143,7 @@ def answer_frame(asked: Sequence[FactQuestion], scores: pd.DataFrame) -> pd.Data
         part = scores.iloc[start : start + len(where)]
         start += len(where)
         for column in SCORES:
-            values = part[column] if column == "top" else part[column].astype(float)
+            values = part[column] if column in _OBJECTS else part[column].astype(float)
             frame[f"{column}_{which}"] = pd.Series(values.to_numpy(), index=where, dtype=values.dtype).reindex(
                 frame.index
             )
@@ -147,8 +152,8 @@ def answer_frame(asked: Sequence[FactQuestion], scores: pd.DataFrame) -> pd.Data
 
 def ask_facts(
     model: Model,
-    facts: Sequence[Fact],
-    metrics: Sequence[str] = COUNTERFACT,
+    facts: Facts,
+    metrics: Names = COUNTERFACT,
     *,
     portability: Mapping[str, Portability] | None = None,
     batch_size: int = 64,
@@ -156,7 +161,7 @@ def ask_facts(
     """Ask the model as it is now.
 
     Returns one row per question: fact (place in the list), kind, text, true, new; and for each of the two answers
-    that is asked for, with _true and _new at the end: log_prob, prob, correct, accuracy and top (see
+    that is asked for, with _true and _new at the end: log_prob, prob, correct, accuracy, top, scored and splits (see
     `score_answers`), else missing.  `prob` is exp of the mean log-probability per answer token.
 
     Raises:

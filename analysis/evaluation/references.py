@@ -24,6 +24,7 @@ from pathlib import Path
 from ... import atlas
 from ...errors import UsageError
 from ...facts.prompts import Fact
+from ...given import several, texts_of
 
 _WORD = re.compile(r"\b\w\w+\b")
 
@@ -50,12 +51,13 @@ class References:
 
     def __init__(self, texts: Iterable[ReferenceText], corpus: Iterable[str] = ()) -> None:
         by_key: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for reference in texts:
+        for reference in several(texts, ReferenceText, "texts", "ReferenceText(relation, target, text)"):
             by_key[reference.relation, reference.target].append(reference.text)
         if not by_key:
             raise UsageError("there is no reference text; give at least one, or do without RS")
         self._texts = {key: tuple(found) for key, found in by_key.items()}
-        documents = dict.fromkeys(text for found in by_key.values() for text in found) | dict.fromkeys(corpus)
+        documents = dict.fromkeys(text for found in by_key.values() for text in found)
+        documents |= dict.fromkeys(texts_of(corpus, "corpus"))
         self._documents = len(documents)
         self._frequency = Counter(word for document in documents for word in set(_words(document)))
 
@@ -78,10 +80,11 @@ class References:
         Raises:
             UsageError: nothing was generated, or no text in it has a word.
         """
+        texts = list(texts_of(generated, "generated"))
         references = self.of(relation, target)
         if not references:
             return None
-        ours, theirs = (self._vector(" ".join(texts)) for texts in (generated, references))
+        ours, theirs = (self._vector(" ".join(texts)) for texts in (texts, references))
         if not ours or not theirs:
             where = "generated texts" if not ours else f"reference texts of ({relation}, {target})"
             raise UsageError(f"the {where} hold no word, so they have no consistency; give texts with words")

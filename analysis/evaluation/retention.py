@@ -6,7 +6,7 @@ says nothing of when they were lost.  Here fact i is asked after step t, for eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,8 @@ import pandas as pd
 
 from ...editing import Edit
 from ...errors import UsageError
-from ...facts.prompts import Fact
+from ...facts.prompts import Fact, Facts, facts_of
+from ...given import Names, names_of, texts_of, whole
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..intervals import bootstrap_mean, bootstrap_share
@@ -92,11 +93,11 @@ class Retention:
 def retention(
     model: Model,
     edits: Mapping[int, Edit | None],
-    facts: Sequence[Sequence[Fact]],
+    facts: Sequence[Facts],
     *,
-    metrics: Sequence[str] = RETAINED,
+    metrics: Names = RETAINED,
     questions: int | None = 2,
-    held_texts: Sequence[str] = (),
+    held_texts: Iterable[str] = (),
     batch_size: int = 128,
     progress: bool = True,
 ) -> Retention:
@@ -106,7 +107,7 @@ def retention(
         model: the unedited model.
         edits: step (from 1) -> all edits made up to it, joined: `{t: sequence.after(t) for t in (1, 2, 5, 10)}`; None
             where none could be made so far.  Steps that are left out are not looked at.
-        facts: what each step edited; each with answer and target_new.
+        facts: what each step edited, one fact or several; each with answer and target_new.
         metrics: names from `METRICS` that are about questions.
         questions: how many paraphrases and neighbours of each fact are asked; None: all.
         held_texts: what perplexity is measured on, after each step.
@@ -117,16 +118,19 @@ def retention(
         UsageError: no step, a step without facts, or facts that lack what the metrics need.
     """
     steps = sorted(edits)
-    wrong = [step for step in steps if not 1 <= step <= len(facts)]
+    of_steps = [facts_of(some) for some in facts]
+    metrics, held = names_of(metrics, "metrics"), tuple(texts_of(held_texts, "held_texts"))
+    questions = None if questions is None else whole(questions, "questions", least=0)
+    wrong = [step for step in steps if not 1 <= step <= len(of_steps)]
     if not steps or wrong:
         which = f"there is no step {wrong[0]}" if wrong else "there is no step to look at"
-        raise UsageError(f"{which}; the facts are those of steps 1 to {len(facts)}")
-    made = [step for step, some in enumerate(facts, start=1) for _ in some]
-    everything = [_fewer(fact, questions) for some in facts for fact in some]
-    texts = AnswerRows.of_texts(model, held_texts) if held_texts else None
+        raise UsageError(f"{which}; the facts are those of steps 1 to {len(of_steps)}")
+    made = [step for step, some in enumerate(of_steps, start=1) for _ in some]
+    everything = [_fewer(fact, questions) for some in of_steps for fact in some]
+    texts = AnswerRows.of_texts(model, held) if held else None
     unedited = ask_facts(model, everything, metrics, batch_size=batch_size)
     start = record_metrics(unedited, unedited, everything, metrics)
-    edited_by = np.cumsum([0, *map(len, facts)]).tolist()  # step -> facts edited in it and before
+    edited_by = np.cumsum([0, *map(len, of_steps)]).tolist()  # step -> facts edited in it and before
     step_of = dict(zip((fact.id for fact in everything), made, strict=True))
     parts = []
     perplexities = [] if texts is None else [(0, 0, perplexity_of(score_rows(model, texts)))]

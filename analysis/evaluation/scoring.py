@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import pandas as pd
 import torch
 
+from ...errors import UsageError
+from ...facts.prompts import Prompt, Question
 from ...models.asking import asking
 from ...models.model import Model
 from .answer_rows import AnswerRows, Sheet
 
+Pair = tuple[str, str] | Question | Prompt
+"""A text and its answer."""
 
-def score_answers(model: Model, pairs: Sequence[tuple[str, str]], *, batch_size: int = 64) -> pd.DataFrame:
+
+def score_answers(model: Model, pairs: Iterable[Pair], *, batch_size: int = 64) -> pd.DataFrame:
     """Score answers as continuations of texts.
 
     Args:
         model: the model, edited or not.
-        pairs: (text, answer); the answer gets its leading space where it needs one.
+        pairs: (text, answer), or questions and prompts with their answers; an answer gets its leading space where it
+            needs one.
         batch_size: rows per forward; changes memory and speed, never the numbers.
 
     Returns:
@@ -25,16 +31,30 @@ def score_answers(model: Model, pairs: Sequence[tuple[str, str]], *, batch_size:
         answer token (nats), and prob = exp(log_prob), the "probability" of CounterFact's metrics;
         joint_log_prob and joint_prob, of the whole answer; correct, whether every answer token is the most
         probable one; accuracy, the share of answer tokens that are; top, the most probable token ids in their
-        places; top_prob, the probability of the first of them.
+        places; top_prob, the probability of the first of them; scored, the answer as it was scored behind the text,
+        with the space in front of it; splits, whether the tokenizer splits text and answer at that border.
 
     Raises:
-        UsageError: a pair too long for the model, or batches of nothing.
+        UsageError: a pair too long for the model, or something that is none; batches of nothing.
         MechinterpError: the model's log-probabilities are not finite.
     """
-    frame = score_rows(model, AnswerRows.of(model, pairs), batch_size=batch_size)
-    frame.insert(0, "text", pd.Series([text for text, _ in pairs], dtype=str))
-    frame.insert(1, "answer", pd.Series([answer for _, answer in pairs], dtype=str))
+    asked = [_question(pair) for pair in ([pairs] if isinstance(pairs, (Question, Prompt, str)) else pairs)]
+    frame = score_rows(model, AnswerRows.of(model, asked), batch_size=batch_size)
+    frame.insert(0, "text", pd.Series([one.text for one in asked], dtype=str))
+    frame.insert(1, "answer", pd.Series([one.answer for one in asked], dtype=str))
     return frame
+
+
+def _question(pair: object) -> Question:
+    if isinstance(pair, Question):
+        return pair
+    if isinstance(pair, Prompt):
+        return Question.of(pair)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise UsageError(
+            f"{pair!r:.80} is no pair of a text and an answer; give a list such as [('Rome is in', 'Italy')]"
+        )
+    return Question(*pair)
 
 
 def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from ...editing.editors.registry import editor
 from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
 from ...errors import UsageError
+from ...given import Wholes
 from ...models.model import Model
 
 
@@ -46,7 +47,7 @@ def contender(
     name: str,
     *,
     moments: Mapping[int, SecondMoment] | None = None,
-    layers: Mapping[str, Sequence[int]] | None = None,
+    layers: Mapping[str, Wholes] | None = None,
     hparams: Mapping[str, Hparams] | None = None,
     seed: int = 0,
 ) -> Contender:

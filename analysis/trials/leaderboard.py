@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
 from ...errors import MechinterpError, UsageError
-from ...facts.prompts import Fact
+from ...facts.prompts import Facts, facts_of
+from ...given import Names, Wholes, names_of, seed_of, texts_of, whole, wholes
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..evaluation.generation import Sampling
@@ -30,20 +31,20 @@ from .store import TrialStore
 
 def leaderboard(
     model: Model,
-    facts: Sequence[Fact],
-    editors: Sequence[str],
+    facts: Facts,
+    editors: Names,
     *,
-    edits: str | Sequence[str] = SINGLE,
-    sizes: Sequence[int] = (1, 10, 100),
+    edits: Names = SINGLE,
+    sizes: Wholes = (1, 10, 100),
     groups: int | None = None,
     per_step: int = 1,
     moments: Mapping[int, SecondMoment] | None = None,
-    layers: Mapping[str, Sequence[int]] | None = None,
+    layers: Mapping[str, Wholes] | None = None,
     hparams: Mapping[str, Hparams] | None = None,
-    metrics: Sequence[str] = COUNTERFACT,
+    metrics: Names = COUNTERFACT,
     portability: Mapping[str, Portability] | None = None,
     references: References | None = None,
-    held_texts: Sequence[str] = (),
+    held_texts: Iterable[str] = (),
     sampling: Sampling | None = None,
     retention: bool = True,
     allow_disabling: bool = True,
@@ -85,22 +86,22 @@ def leaderboard(
             missing, a folder of another experiment.
         MechinterpError: interrupted; what is finished is kept in `out`.
     """
-    modes = (edits,) if isinstance(edits, str) else tuple(dict.fromkeys(edits))
-    if isinstance(editors, str) or not editors:
-        raise UsageError(f"editors={editors!r} is no list of editors; give at least one name")
+    modes, names = tuple(dict.fromkeys(names_of(edits, "edits"))), tuple(dict.fromkeys(names_of(editors, "editors")))
+    if not names:
+        raise UsageError("no editor is named; give at least one")
+    facts, metrics, sizes, seed = facts_of(facts), names_of(metrics, "metrics"), wholes(sizes, "sizes"), seed_of(seed)
+    held = tuple(texts_of(held_texts, "held_texts"))
+    groups, per_step = None if groups is None else whole(groups, "groups"), whole(per_step, "per_step")
     check_plan(facts, modes, sizes, groups, per_step)
-    entered = [
-        contender(model, name, moments=moments, layers=layers, hparams=hparams, seed=seed)
-        for name in dict.fromkeys(editors)
-    ]
+    entered = [contender(model, name, moments=moments, layers=layers, hparams=hparams, seed=seed) for name in names]
     options: dict[str, Any] = {
-        "metrics": tuple(metrics), "portability": portability, "references": references, "sampling": sampling,
-        "held_texts": tuple(held_texts), "batch_size": batch_size,
+        "metrics": metrics, "portability": portability, "references": references, "sampling": sampling,
+        "held_texts": held, "batch_size": batch_size,
     }  # fmt: skip
     retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(metrics)})
     header = {
         "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(metrics), "seed": seed,
-        "texts": _digest([list(held_texts), sampling, portability, references and references.fingerprint()]),
+        "texts": _digest([list(held), sampling, portability, references and references.fingerprint()]),
         "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
     }  # fmt: skip
     store = TrialStore(out, header)

@@ -10,15 +10,16 @@ import pandas as pd
 from ...editing import Edit, Editor, RomeHparams, SecondMoment
 from ...editing.editors.rome import ROME
 from ...errors import UsageError
-from ...facts.prompts import Fact
+from ...facts.prompts import Fact, Facts
+from ...given import Wholes
 from ...models.model import Model
 from .sweep import edit_by_layer
 
 
 def rome_by_layer(
     model: Model,
-    facts: Sequence[Fact],
-    layers: Sequence[int],
+    facts: Facts,
+    layers: Wholes,
     moments: Mapping[int, SecondMoment],
     *,
     editor: Editor[RomeHparams] = ROME,
@@ -51,7 +52,8 @@ def rome_by_layer(
     Raises:
         UsageError: a layer without its second moment, or what `edit_by_layer` and `rome` raise.
     """
-    missing = [layer for layer in layers if model.layout.check_layer(layer) not in moments]
+    at = model.layout.check_layers(layers)
+    missing = [layer for layer in at if layer not in moments]
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
     chosen = editor.chosen(preset, hparams, model)
@@ -71,5 +73,5 @@ def rome_by_layer(
         "moments": {str(layer): moment.fingerprint() for layer, moment in sorted(moments.items())},
     }
     return edit_by_layer(
-        model, facts, layers, make_edit, settings=settings, out=out, batch_size=batch_size, progress=progress
+        model, facts, at, make_edit, settings=settings, out=out, batch_size=batch_size, progress=progress
     )

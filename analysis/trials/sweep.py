@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from ...errors import MechinterpError, UsageError
-from ...facts.prompts import Fact
+from ...facts.prompts import Fact, Facts, facts_of
+from ...given import Wholes
 from ...models.model import Model
 from ...runs.journal import Journal
 from ...runs.progress import progress_bar
@@ -29,8 +30,8 @@ MakeEdit = Callable[[Fact, int], Applicable]
 
 def edit_by_layer(
     model: Model,
-    facts: Sequence[Fact],
-    layers: Sequence[int],
+    facts: Facts,
+    layers: Wholes,
     make_edit: MakeEdit,
     *,
     settings: Mapping[str, Any] | None = None,
@@ -58,9 +59,9 @@ def edit_by_layer(
     Raises:
         UsageError: no layers, a layer the model does not have, or a journal of another experiment.
     """
-    if not layers:
+    facts, at = facts_of(facts), model.layout.check_layers(layers)
+    if not at:
         raise UsageError("there are no layers to edit at; give at least one")
-    at = [model.layout.check_layer(layer) for layer in layers]
     header = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
     journal = Journal(out, header)
     done = {(record["layer"], record["fact"]) for record in journal.records}

@@ -12,7 +12,7 @@ between, and never exactly in a decoder, whose effect the published figures show
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,17 +21,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
-from ...facts.prompts import Prompt
+from ...facts.prompts import Prompt, prompts_of
+from ...given import Wholes, several
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..edits.factors import Factors
-from ..edits.request import EditRequest
+from ..edits.request import Asked, EditRequest
 from ..edits.weights import WeightChange
 from ..gradients.integrated_gradients import integrated_gradients
 from ..hyperparameters import Hparams
 from ..judging.many import Limits
 from .protocol import Editor, Job, Made
-from .supplies import Asked
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,10 @@ Neuron = tuple[int, int]
 def knowledge_neurons(
     model: Model,
     request: Asked,
-    layers: Sequence[int] | None = None,
+    layers: Wholes | None = None,
     *,
     hparams: KnHparams | None = None,
-    templates: Sequence[str] = (),
+    templates: Iterable[str] = (),
 ) -> list[Neuron]:
     """The units that carry what the model says to a prompt now.
 
@@ -113,9 +113,10 @@ def knowledge_neurons(
     Raises:
         MechinterpError: no unit is shared by enough prompts, or none raises the answer's probability.
     """
-    asked, chosen = _asked(request), hparams or KN_PRESETS["default"]
+    [asked], chosen = prompts_of(request), hparams or KN_PRESETS["default"]
     indices = kn.layers(model, layers, chosen)
-    prompts = [Prompt(template, asked.subject) for template in dict.fromkeys((asked.template, *templates))]
+    others = dict.fromkeys(several(templates, str, "templates", 'templates such as "{} holds a passport of"'))
+    prompts = [asked, *(asked.reworded(other) for other in others if other != asked.template)]
     found: Counter[Neuron] = Counter()
     for prompt in prompts:
         credit = integrated_gradients(model, prompt, _old(model, prompt, asked.answer), indices, steps=chosen.steps)
@@ -155,10 +156,6 @@ class KnowledgeNeurons(Editor[KnHparams]):
 
     def limits(self, hparams: KnHparams) -> Limits:
         return Limits(essence=hparams.max_essence)
-
-
-def _asked(request: Asked) -> Prompt:
-    return request if isinstance(request, Prompt) else request.prompt
 
 
 def _old(model: Model, prompt: Prompt, answer: str | None) -> tuple[int, ...]:

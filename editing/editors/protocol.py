@@ -29,7 +29,7 @@ from ..rows.contexts import check_contexts, sample_contexts
 from ..value.hparams import ValueHparams
 from ..value.value import Value
 from .families import default_layers, family_preset
-from .supplies import Asked, Given, Options, Supplies, gathered, moments_of, requests_of
+from .supplies import Given, Options, Requests, Supplies, gathered, moments_of
 
 H = TypeVar("H", bound=Hparams)
 
@@ -161,7 +161,7 @@ class Editor(ABC, Generic[H]):
     def __call__(
         self,
         model: Model,
-        requests: Asked | Sequence[Asked],
+        requests: Requests,
         layers: Wholes | None = None,
         *,
         preset: str = "default",
@@ -190,7 +190,7 @@ class Editor(ABC, Generic[H]):
     def job(
         self,
         model: Model,
-        requests: Asked | Sequence[Asked],
+        requests: Requests,
         layers: Wholes | None = None,
         *,
         preset: str = "default",
@@ -203,9 +203,7 @@ class Editor(ABC, Generic[H]):
             UsageError: bad input.
         """
         supplies, options = gathered(given)
-        asked = requests_of(requests)
-        if not asked:
-            raise UsageError(f"{self.name} was given no request; give at least one")
+        asked = tuple(EditRequest.all_of(requests, self.name))
         if supplies.past is not None and not self.remembers:
             raise UsageError(f"{self.name} remembers nothing of earlier edits; leave past= out")
         chosen = self.chosen(preset, hparams, model)
@@ -302,7 +300,7 @@ class Editor(ABC, Generic[H]):
             chosen = default_layers(model, family) if family else tuple(range(model.n_layers))
         else:
             chosen = wholes(given, "layers")
-        index = tuple(sorted(model.layout.check_layer(layer) for layer in chosen))
+        index = tuple(sorted(model.layout.check_layers(chosen)))
         if not index or len(set(index)) < len(index):
             raise UsageError(f"layers={list(chosen)} is no list of different layers; give at least one")
         if self.one_layer and len(index) > 1:

@@ -27,6 +27,6 @@ def editor(name: str) -> Editor[Any]:
     Raises:
         UsageError: there is none of this name; the names are listed.
     """
-    if name not in EDITORS:
+    if not isinstance(name, str) or name not in EDITORS:
         raise UsageError(f"there is no editor {name!r}; the editors are {', '.join(EDITORS)}")
     return EDITORS[name]

@@ -16,14 +16,14 @@ from ...models.model import Model
 from ..edits.edit import Edit
 from ..edits.factors import Factors
 from ..edits.report import RomeReport
-from ..edits.request import EditRequest
+from ..edits.request import Asked, EditRequest
 from ..edits.weights import WeightChange
 from ..judging.rome import judge_one
 from ..memory.linear_memory import LinearMemory
 from ..value.value import Value, values_of
 from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
 from .rome_presets import PRESETS, RomeHparams
-from .supplies import Asked, Given
+from .supplies import Given
 
 
 class Rome(Editor[RomeHparams]):
@@ -59,7 +59,7 @@ class Rome(Editor[RomeHparams]):
         [value] = made.values or ()
         return judge_one(
             job.model, self._memory(job), value, made.notes, job.hparams, limits=job.hparams.limits,
-            perplexity_texts=job.supplies.perplexity_texts,
+            perplexity_texts=job.supplies.perplexity_texts, warnings=made.warnings,
         )  # fmt: skip
 
     def _memory(self, job: Job[RomeHparams]) -> LinearMemory:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
 from ...errors import UsageError
-from ...facts.prompts import Fact, Prompt
+from ...given import several
 from ...models.model import Model
-from ..edits.request import EditRequest
+from ..edits.request import Asked
 from ..moments.moments import SecondMoment
 from ..value.value import Value
 
-Asked = EditRequest | Fact | Prompt
-"""What an edit can be asked from: a fact brings its target_new."""
+Requests = Asked | Iterable[Asked]
+"""What is asked of an editor, one or several."""
 
 Moments = SecondMoment | Mapping[int, SecondMoment]
 
@@ -94,31 +94,15 @@ def gathered(given: Given) -> tuple[Supplies, Options]:
     return supplies, Options(**{name: values[name] for name in names[Options] if name in values})
 
 
-def requests_of(given: object) -> tuple[EditRequest, ...]:
-    """Requests, one or several, from whatever brings them.
-
-    Raises:
-        UsageError: something that asks for no edit.
-    """
-    kinds, hint = (EditRequest, Fact, Prompt), "facts with target_new, or EditRequests"
-    if isinstance(given, kinds):
-        return (EditRequest.of(given),)
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise UsageError(f"requests is {given!r:.80}; give {hint}")
-    asked = list(given)
-    for one in asked:
-        if not isinstance(one, kinds):
-            raise UsageError(f"requests holds {one!r:.80}; give {hint}")
-    return tuple(EditRequest.of(one) for one in asked)
-
-
 def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: bool) -> dict[int, SecondMoment]:
     """The second moment of each layer.
 
     Raises:
-        UsageError: one is missing, or (unless `force`) of another model.
+        UsageError: one is missing, or (unless `force`) of another model; something that is no second moment.
     """
-    found = {moments.layer: moments} if isinstance(moments, SecondMoment) else dict(moments)
+    given = moments.values() if isinstance(moments, Mapping) else moments
+    known = several(given, SecondMoment, "moments", "second moments; read a file with SecondMoment.load(path)")
+    found = {moment.layer: moment for moment in known}
     missing = [layer for layer in layers if layer not in found]
     if missing and len(found) == len(layers) == 1:
         next(iter(found.values())).check(model, missing[0], force=force)  # says which layer it is of

@@ -57,6 +57,8 @@ class RomeReport:
         perplexity_before: per token, over the texts given for it; None where none were given.
         perplexity_after: the same with the edit applied.
         disabling: why the edit endangers the model as a whole, or an empty string.
+        scored: the target as it was scored behind the prompt, with the space in front of it (" Paris").
+        warnings: what may have gone wrong without stopping the edit.
     """
 
     success: bool
@@ -79,6 +81,8 @@ class RomeReport:
     perplexity_before: float | None
     perplexity_after: float | None
     disabling: str
+    scored: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ class Outcome:
         answer_after: the same with the edit.
         nll_first: the target's NLL over the contexts when the value's optimisation began; None without a value step.
         nll_last: the same when it ended.
+        scored: the target as it was scored behind the prompt, with the space in front of it (" Paris").
     """
 
     success: bool
@@ -104,6 +109,7 @@ class Outcome:
     answer_after: float | None
     nll_first: float | None = None
     nll_last: float | None = None
+    scored: str = ""
 
 
 @dataclass(frozen=True)

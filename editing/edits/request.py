@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt
+from ...facts.words import check_answer, check_join
 
 
 @dataclass(frozen=True)
@@ -14,24 +17,24 @@ class EditRequest:
 
     Args:
         prompt: template and subject; its answer, where known, is the object that is to be replaced.
-        target: the new object; how it joins the sentence is the tokenizer's business (no leading space
-            needed).
+        target: the new object; it joins the sentence as an answer does (no leading space needed).
 
     Raises:
-        UsageError: an empty target, or one that is the prompt's answer already.
+        UsageError: no prompt; a target that is no text, empty, has blanks around it, or is the prompt's answer already.
     """
 
     prompt: Prompt
     target: str
 
     def __post_init__(self) -> None:
-        if not self.target.strip():
-            raise UsageError(f"the target of the edit {self.prompt.text!r} is empty; give the new object")
+        object.__setattr__(self, "prompt", EditRequest._prompt(self.prompt))
+        check_answer(self.target, f"the target of the edit {self.prompt.text!r}", "give the new object")
+        check_join(self.prompt.join, self.target)
         if self.prompt.answer is not None and self.prompt.answer.strip() == self.target.strip():
             raise UsageError(f"{self.prompt.text!r} is answered by {self.target!r} already; there is nothing to edit")
 
     @staticmethod
-    def of(asked: EditRequest | Fact | Prompt, target: str | None = None) -> EditRequest:
+    def of(asked: Asked, target: str | None = None) -> EditRequest:
         """A request from what is at hand.
 
         Args:
@@ -39,17 +42,49 @@ class EditRequest:
             target: the new object.
 
         Raises:
-            UsageError: nothing says what the new object is.
+            UsageError: nothing says what the new object is, or something that is none of these.
         """
         if isinstance(asked, EditRequest):
             return asked if target is None else EditRequest(asked.prompt, target)
-        prompt = asked.prompt if isinstance(asked, Fact) else asked
-        wanted = target if target is not None or isinstance(asked, Prompt) else asked.target_new
+        prompt = EditRequest._prompt(asked)
+        wanted = asked.target_new if target is None and isinstance(asked, Fact) else target
         if wanted is None:
             raise UsageError(f"nothing says what {prompt.text!r} should be completed with; pass target=...")
         return EditRequest(prompt, wanted)
+
+    @staticmethod
+    def all_of(asked: Asked | Iterable[Asked], editor: str = "the editor") -> list[EditRequest]:
+        """Requests from what is at hand, one or several.
+
+        Args:
+            asked: see `of`.
+            editor: whom they are for, in the message.
+
+        Raises:
+            UsageError: none, or what `of` refuses.
+        """
+        one: Any = asked
+        given: Iterable[Any] = [one] if isinstance(one, str) or not isinstance(one, Iterable) else one
+        found = [EditRequest.of(one) for one in given]
+        if not found:
+            raise UsageError(f"{editor} was given no request; give at least one")
+        return found
+
+    @staticmethod
+    def _prompt(asked: object) -> Prompt:
+        if isinstance(asked, Fact):
+            return asked.prompt
+        if not isinstance(asked, Prompt):
+            raise UsageError(
+                f"{asked!r:.80} is no request; give EditRequest(prompt, target), or a Fact with its target_new"
+            )
+        return asked
 
     @property
     def subject(self) -> str:
         """The subject of the prompt."""
         return self.prompt.subject
+
+
+Asked = EditRequest | Fact | Prompt
+"""What an edit can be asked from: a fact brings its target_new."""

@@ -79,4 +79,4 @@ def _report(saved: dict[str, Any]) -> RomeReport | BatchReport:
         return BatchReport(**{**saved, **parts})
     losses = tuple(LossTerms(**terms) for terms in saved["losses"])
     essence = tuple(EssenceDrift(**drift) for drift in saved["essence"])
-    return RomeReport(**{**saved, "losses": losses, "essence": essence})
+    return RomeReport(**{**saved, "losses": losses, "essence": essence, "warnings": tuple(saved.get("warnings", ()))})

@@ -19,7 +19,8 @@ def check_conflicts(model: Model, requests: Sequence[EditRequest], *, allow: boo
         allow: accept requests that contradict each other, or stand twice.
 
     Returns:
-        warnings: targets that begin like the true answer, so that the first token tells the two apart for nobody.
+        warnings: targets that begin like the true answer, so that the first token tells the two apart for nobody; those
+            that merge with the end of their prompt.
 
     Raises:
         UsageError: one subject is to have two objects under one relation (or in one sentence), or a request stands
@@ -34,11 +35,23 @@ def check_conflicts(model: Model, requests: Sequence[EditRequest], *, allow: boo
         for members in groups.values():
             for i, j in combinations(members, 2):
                 _check_pair(requests, i, j)
-    return tuple(
+    alike = tuple(
         f"{request.prompt.text!r}: the target {request.target!r} and the answer {request.prompt.answer!r} begin with "
         "the same token, so only what follows it can tell them apart"
         for request in requests
         if request.prompt.answer is not None and _first(model, request, request.prompt.answer) == _first(model, request)
+    )
+    return (*alike, *(sentence for request in requests for sentence in merging(model, request)))
+
+
+def merging(model: Model, request: EditRequest) -> tuple[str, ...]:
+    """A warning where the tokenizer does not split prompt and target at the border between them."""
+    found = model.continuation(request.prompt, request.target)
+    if found.splits:
+        return ()
+    return (
+        f"{request.prompt.text!r}: the target {found.text!r} merges with the end of the prompt: given both as one "
+        "text, the tokenizer does not split them there, so the model will hardly say these tokens in a row",
     )
 
 

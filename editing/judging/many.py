@@ -74,7 +74,8 @@ def judge_batch(
     outcomes = []
     for i, request in enumerate(requests):
         value = None if values is None else values[i]
-        outcomes.append(_outcome(request, before[i], after[i], value))
+        scored = model.continuation(request.prompt, request.target).text
+        outcomes.append(_outcome(request, before[i], after[i], value, scored))
     layers = weight_changes(model, change, known) if isinstance(change, WeightChange) else ()
     disabling = _disabling(layers, essence, bounds)
     return BatchReport(tuple(outcomes), layers, seconds, tuple(warnings), disabling)
@@ -114,7 +115,7 @@ def _neutral(model: Model, prompts: Sequence[Prompt]) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _outcome(request: EditRequest, before: _Said, after: _Said, value: Value | None) -> Outcome:
+def _outcome(request: EditRequest, before: _Said, after: _Said, value: Value | None, scored: str) -> Outcome:
     reason = ""
     if not after.target.top:
         reason = (
@@ -132,6 +133,7 @@ def _outcome(request: EditRequest, before: _Said, after: _Said, value: Value | N
         answer_after=None if after.answer is None else after.answer.prob,
         nll_first=None if value is None else value.losses[0].nll,
         nll_last=None if value is None else value.losses[-1].nll,
+        scored=scored,
     )
 
 

@@ -59,6 +59,7 @@ def judge_one(
     *,
     limits: RomeLimits | None = None,
     perplexity_texts: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> RomeReport:
     """The full report of an edit of one fact, every figure "after" taken with the edit applied.
 
@@ -70,6 +71,7 @@ def judge_one(
         hparams: of the value's optimisation.
         limits: beyond which it is disabling; default: `RomeLimits()`.
         perplexity_texts: texts whose perplexity is taken before and after.
+        warnings: that are known already.
     """
     request, layer = value.request, value.layer
     prompt, subject = request.prompt, request.subject
@@ -114,6 +116,8 @@ def judge_one(
         perplexity_before=perplexity_before,
         perplexity_after=perplexity_after,
         disabling="",
+        scored=model.continuation(prompt, request.target).text,
+        warnings=tuple(warnings),
     )
     return replace(report, disabling=_disabling(report, limits or RomeLimits()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float, Float64
@@ -72,12 +73,14 @@ class LinearMemory:
             )
 
     @staticmethod
-    def of(model: Model, layer: int, moments: SecondMoment, *, force: bool = False) -> LinearMemory:
+    def of(model: Model, layer: SupportsIndex, moments: SecondMoment, *, force: bool = False) -> LinearMemory:
         """The down-projection of one layer, with the edits that are on at the moment.
 
         Raises:
-            UsageError: the moments are of another layer or (unless `force`) another model.
+            UsageError: the moments are of another layer or (unless `force`) another model, or are none.
         """
+        if not isinstance(moments, SecondMoment):
+            raise UsageError(f"{moments!r:.80} is no second moment; read a file with SecondMoment.load(path)")
         index = model.layout.check_layer(layer)
         moments.check(model, index, force=force)
         bias = model.layout.down_bias(index)

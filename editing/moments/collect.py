@@ -8,12 +8,13 @@ same as in one process, so the result is too, but for the order in which float64
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from ...errors import UsageError
+from ...given import Wholes, texts_of, whole
 from ...models.model import Model
 from ...runs.ranks import ranks
 from .collection import Collection, one_model
@@ -26,7 +27,7 @@ from .unfinished import Partial
 def collect_moments(
     model: Model,
     texts: Iterable[str],
-    layers: Sequence[int],
+    layers: Wholes,
     *,
     max_tokens: int | None = None,
     batch_tokens: int = 4096,
@@ -63,13 +64,14 @@ def collect_moments(
             texts, a folder that holds the unfinished sums of another collection, processes whose models or texts
             differ.
     """
-    if isinstance(texts, str):
-        raise UsageError("texts is one string; give an iterable of strings, one for each document")
-    if not layers:
+    documents = texts_of(texts, "texts")
+    indices = sorted(set(model.layout.check_layers(layers)))
+    if not indices:
         raise UsageError("no layer was named whose keys should be collected")
+    max_tokens = None if max_tokens is None else whole(max_tokens, "max_tokens")
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"max_tokens is {max_tokens}; give a positive number, or None for all of the text")
-    indices = sorted({model.layout.check_layer(layer) for layer in layers})
+    batch_tokens = whole(batch_tokens, "batch_tokens", least=1)
     with ranks(model.device) as me:
         fingerprint = one_model(model, me)
         partial = None
@@ -79,7 +81,7 @@ def collect_moments(
             partial = Partial(Path(out) / "collecting.safetensors", identity, every=write_every)
         sums = Sums.zero(model, indices)
         collection = Collection(model, sums, watch, partial, me, max_tokens, batch_tokens)
-        complete = collection.run(texts, progress=progress and me.is_first)
+        complete = collection.run(documents, progress=progress and me.is_first)
         if sums.tokens == 0:
             raise UsageError("the texts hold no token at all, so there is no second moment; give some text")
         if not complete and me.is_first:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt
+from ...given import texts_of
 from ...models.model import Model
 from ...patching.plain.executor import HookWrite, forward
 from ...patching.plain.metrics import log_softmax
@@ -103,14 +104,14 @@ def kl_divergence(
     return (edited.exp() * (edited - original)).sum(-1)
 
 
-def perplexity(model: Model, texts: Sequence[str]) -> float:
+def perplexity(model: Model, texts: Iterable[str]) -> float:
     """exp of the mean negative log-probability per token (the first of each text is not predicted).
 
     Raises:
-        UsageError: no text has two tokens.
+        UsageError: no text has two tokens, or one string in place of texts.
     """
     total, count = 0.0, 0
-    for text in texts:
+    for text in texts_of(texts, "texts"):
         ids = torch.tensor([model.encode(text)[: model.n_ctx]])
         if ids.shape[1] < 2:
             continue

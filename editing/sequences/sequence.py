@@ -6,7 +6,6 @@ two sequences on one model know nothing of each other, and the model is itself a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Unpack
 
@@ -14,7 +13,7 @@ from ...errors import UsageError
 from ...given import Wholes
 from ...models.model import Model
 from ..editors.protocol import Editor
-from ..editors.supplies import Asked, Given
+from ..editors.supplies import Given, Requests
 from ..edits.edit import Edit
 from ..hyperparameters import Hparams
 
@@ -52,7 +51,7 @@ class EditSequence:
         self._steps: list[Edit] = []
         self.past: Any = given.get("past")
 
-    def add(self, requests: Asked | Sequence[Asked], *, progress: bool = False) -> Edit:
+    def add(self, requests: Requests, *, progress: bool = False) -> Edit:
         """Edit once more.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack
 
@@ -12,7 +12,7 @@ from ...given import Wholes
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from ..editors.protocol import Editor, Job
-from ..editors.supplies import Asked, Given
+from ..editors.supplies import Given, Requests
 from ..edits.edit import Edit
 from ..hyperparameters import Hparams
 from ..judging.conflicts import check_conflicts
@@ -30,7 +30,7 @@ class NotMade:
 def edit_each(
     model: Model,
     editor: Editor[Any],
-    requests: Asked | Sequence[Asked],
+    requests: Requests,
     layers: Wholes | None = None,
     *,
     preset: str = "default",

@@ -48,6 +48,7 @@ def edit(
     require_success: Annotated[bool, typer.Option(help="Exit with 1 if a target is not said.")] = False,
     allow_disabling: Annotated[bool, typer.Option(help="Keep an edit that endangers the model.")] = False,
     allow_conflicts: Annotated[bool, typer.Option(help="Accept facts that contradict each other.")] = False,
+    chat: options.Chat = False,
     seed: options.Seed = 0,
     out: options.Out = Path("edit"),
     device: options.Device = None,
@@ -69,7 +70,7 @@ def edit(
         mechinterp edit gpt2-xl --prompt "{} is in downtown" --subject "The Space Needle" --target Paris
             --moments moments/layer-17.safetensors --out needle
     """
-    from ..editing import EditSequence
+    from ..editing import EditRequest, EditSequence
 
     one = (prompt, subject, target)
     if (facts is None) == (one == (None, None, None)) or (facts is None and None in one):
@@ -78,9 +79,10 @@ def edit(
         raise UsageError("--answer belongs to --prompt; the facts of --facts bring their own, so leave it out")
     loaded = options.load_model(model, device, dtype, threads)
     if facts is None:
-        requests = [_request(loaded, prompt or "", subject or "", target or "", answer)]
+        requests = [_request(loaded, prompt or "", subject or "", target or "", answer, chat=chat)]
     else:
         requests = _requests(facts, limit, seed)
+        requests = [EditRequest(loaded.chat(one.prompt), one.target) for one in requests] if chat else requests
     method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, hparams, layer, moments or [])
     found = layer_moments(loaded, layers, moments or (), quiet=quiet) if method.needs_moments else None
@@ -124,11 +126,11 @@ def edit(
         typer.echo(f"edited model written to {to_hf}")
 
 
-def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
+def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None, *, chat: bool) -> EditRequest:
     from ..editing import EditRequest
     from ..facts.prompts import Prompt
 
-    asked = Prompt(prompt, subject, answer)
+    asked = model.chat(Prompt(prompt, subject, answer)) if chat else Prompt(prompt, subject, answer)
     model.tokenise(asked)
     model.answer_ids(asked, target)
     return EditRequest(asked, target)

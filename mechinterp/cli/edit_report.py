@@ -21,6 +21,7 @@ def print_report(console: Console, made: Edit) -> None:
     verdict = "success" if report.success else f"not a success: {report.reason}"
     lines = [
         f"{request.prompt.text!r} -> {request.target!r}, layer {', '.join(map(str, made.layers))}: {verdict}",
+        f"scored behind the prompt: {report.scored!r}",
         f"P(target) {report.target_before:.4f} -> {report.target_after:.4f}"
         + (
             f", P(answer) {report.answer_before:.4f} -> {report.answer_after:.4f}"
@@ -34,7 +35,7 @@ def print_report(console: Console, made: Edit) -> None:
     ]
     for drift in report.essence:
         lines.append(f"essence drift after {drift.text!r}: {drift.applied:.3f} nats")
-    for line in lines:
+    for line in (*lines, *report.warnings):
         console.print(line, highlight=False, markup=False)
 
 

@@ -69,6 +69,7 @@ def evaluate(
     held_limit: Annotated[int, typer.Option(min=1, help="How many documents of it.")] = 20,
     allow_conflicts: Annotated[bool, typer.Option(help="Accept batches that contradict themselves.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward when judging.")] = 128,
+    chat: options.Chat = False,
     seed: options.Seed = 0,
     out: options.Out = Path("evaluation"),
     device: options.Device = None,
@@ -102,14 +103,18 @@ def evaluate(
     own_layers = layers_given(layers or [])
     chosen = options.choose_facts(facts, limit, relation, seed)
     loaded = options.load_model(model, device, dtype, threads)
+    asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
+    portability = _portability(facts, chosen, wanted)
+    if chat and portability is not None:
+        portability = {name: one.in_chat(loaded) for name, one in portability.items()}
     hparams = presets_given(loaded, preset or [], names)
     held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
     needed = layers_needed(loaded, names, own_layers)
     board = analysis.leaderboard(
-        loaded, chosen, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
+        loaded, asked, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
         moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
         hparams=hparams, metrics=wanted,
-        portability=_portability(facts, chosen, wanted), references=_references(facts, references, wanted),
+        portability=portability, references=_references(facts, references, wanted),
         held_texts=held, allow_conflicts=allow_conflicts, seed=seed, batch_size=batch_size, out=out,
         progress=not quiet,
     )  # fmt: skip

@@ -44,6 +44,7 @@ def moments(
         ),
     ] = None,
     repair: Repair = None,
+    chat: options.Chat = False,
     out: options.Out = Path("moments"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -69,6 +70,7 @@ def moments(
     from .. import atlas
     from ..editing import Convergence, collect_moments
     from ..editing.moments.spectrum import REPAIRS
+    from ..facts.chat import in_turns
     from ..facts.texts import read_texts
     from ..runs.ranks import ranks
 
@@ -81,11 +83,13 @@ def moments(
         loaded = options.load_model(model, me.device(device), dtype, threads)
         for one in layer:
             loaded.layout.check_layer(one)
+        texts = read_texts(text or model)
+        texts = in_turns(loaded.tokenizer, texts) if chat else texts
         shown = not quiet and me.is_first
         log = Console(stderr=True, soft_wrap=True)
         watch = Convergence(until=wanted, told=(lambda look: log.print(str(look), highlight=False)) if shown else None)
         found = collect_moments(
-            loaded, read_texts(text or model), layer,
+            loaded, texts, layer,
             max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
         )  # fmt: skip
         if me.is_first:

@@ -24,6 +24,10 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where the results go; ma
 Device = Annotated[str | None, typer.Option(help="`cpu`, `cuda`, ...; default: where the weights load.")]
 Dtype = Annotated[str | None, typer.Option(help="`float32`, `float64`, `bfloat16`; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: PyTorch's choice.")]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="Put each prompt or text into a user's turn, as the model's chat template has it."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Memory = Annotated[
     str | None,

@@ -43,6 +43,7 @@ def trace(
     engine: Annotated[
         str, typer.Option(help="exact: only what a patch can change; plain: every cell in full; auto: exact if it can.")
     ] = "auto",
+    chat: options.Chat = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the run costs, and stop.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -69,6 +70,7 @@ def trace(
 
     loaded = options.load_model(model, device, dtype, threads)
     prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
+    prompts = [loaded.chat(fact) for fact in prompts] if chat else prompts
     plan = patching.plan(
         loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
         seed=seed, reference=reference, engine=engine, memory=memory,

@@ -217,9 +217,9 @@ class Question:
         """The sentence without what tokenizers add: of a chat, the user's words, else what follows a BOS token."""
         return self.text[slice(*(self.turn or sentence_in(self.text)))]
 
-    def in_context(self, context: str) -> Question:
-        """The same question among other words ("By the way, {}"); see `Prompt.in_context`."""
-        text, turn = _exchanged(self.text, self.turn, context.replace("{}", self.words))
+    def after(self, sentence: str) -> Question:
+        """The same question behind another sentence; see `Prompt.in_context`."""
+        text, turn = _exchanged(self.text, self.turn, f"{sentence} {self.words}")
         return replace(self, text=text, turn=turn)
 
 
@@ -314,6 +314,10 @@ def prompts_of(given: object) -> list[Prompt]:
             raise UsageError(_no_prompt(one))
         found.append(prompt)
     return found
+
+
+Facts = Fact | Iterable[Fact]
+"""Facts, one or several."""
 
 
 def facts_of(given: object) -> list[Fact]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging as hf_logging
 
 from ..errors import MechinterpError, UsageError
-from ..given import whole
+from ..given import Wholes, whole, wholes
 from .placement import is_offloaded
 from .stacks import DECODER, ENCODER
 
@@ -148,13 +148,17 @@ class Layout:
     def d_vocab(self) -> int:
         return int(self.hf_config.vocab_size)
 
-    def check_layer(self, layer: int) -> int:
+    def check_layers(self, layers: Wholes) -> tuple[int, ...]:
+        """Layers, one or several, as non-negative indices in the order given; see `check_layer`."""
+        return tuple(self.check_layer(layer) for layer in wholes(layers, "a layer"))
+
+    def check_layer(self, layer: SupportsIndex) -> int:
         """The layer as a non-negative index; negative numbers count from the end.
 
         Raises:
-            UsageError: out of range, or no whole number.
+            UsageError: no whole number, or out of range.
         """
-        layer = whole(layer, "layer")
+        layer = whole(layer, "a layer")
         if not -self.n_layers <= layer < self.n_layers:
             raise UsageError(f"layer {layer} is out of range: this model has layers 0 to {self.n_layers - 1}")
         return layer % self.n_layers

@@ -55,6 +55,22 @@ def sentences(*, adds_bos: bool = False, special: bool = True) -> PreTrainedToke
     return tokenizer if special else wrap(tokenizer.backend_tokenizer)
 
 
+CHAT = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|endoftext|>system\nBe brief.\n' }}{% endif %}"
+    "{% for said in messages %}{{ '<|endoftext|>' + said['role'] + '\n' + said['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|endoftext|>assistant\n' }}{% endif %}"
+)
+"""A chat template as SmolLM's or Qwen's, its turns marked by the tokenizer's only special token."""
+
+
+def chatting(tokenizer: PreTrainedTokenizerBase, template: str = CHAT) -> PreTrainedTokenizerFast:
+    """The same tokenizer with a chat template."""
+    own = with_specials(tokenizer)
+    own.backend_tokenizer.post_processor = tokenizer.backend_tokenizer.post_processor
+    own.chat_template = template
+    return own
+
+
 def _numbered(words: Iterable[str]) -> dict[str, int]:
     return {word: index for index, word in enumerate(words)}
 

@@ -228,3 +228,9 @@ def sentence_model(
     """A larger model of any text, booted anew: it may be edited."""
     text = tokenizers.sentences(adds_bos=adds_bos, special=special)
     return mi.load(hf_model(kind, SENTENCES, seed=seed), tokenizer=text, dtype=dtype, name=f"small-{kind}")
+
+
+def chat_model(*, adds_bos: bool = False) -> Model:
+    """One whose tokenizer has a chat template."""
+    text = tokenizers.chatting(tokenizers.sentences(adds_bos=adds_bos))
+    return mi.load(hf_model("gpt2", SENTENCES), tokenizer=text, dtype=torch.float64, name="chatty")
