@@ -17,6 +17,7 @@ import pandas as pd
 from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Fact
 from ...models.model import Model
+from ...runs.identity import Identity
 from ...runs.journal import Journal
 from ...runs.progress import progress_bar
 from ..evaluation.edit_metrics import record_metrics, summarise
@@ -61,12 +62,12 @@ def edit_by_layer(
     if not layers:
         raise UsageError("there are no layers to edit at; give at least one")
     at = [model.layout.check_layer(layer) for layer in layers]
-    header = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
-    journal = Journal(out, header)
-    done = {(record["layer"], record["fact"]) for record in journal.records}
+    fields = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
+    journal = Journal(out, Identity.of("experiment", fields))
     asked_for = [(layer, _digest(fact)) for layer in at for fact in facts]
-    unedited = ask_facts(model, facts, batch_size=batch_size)
-    with progress_bar("editing facts", len(asked_for), shown=progress) as advance:
+    with journal.opened(), progress_bar("editing facts", len(asked_for), shown=progress) as advance:
+        done = {(record["layer"], record["fact"]) for record in journal.records}
+        unedited = ask_facts(model, facts, batch_size=batch_size)
         for layer in at:
             for i, fact in enumerate(facts):
                 if (layer, _digest(fact)) not in done:

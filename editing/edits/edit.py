@@ -226,7 +226,11 @@ class Edit:
         return bake(self, model, force=force)
 
     def save(self, path: str | Path) -> None:
-        """Write it as a safetensors file of a few kilobytes, its origin in the header."""
+        """Write it as a safetensors file of a few kilobytes, its origin in the header.
+
+        Raises:
+            StorageError: it cannot be written; the edit is still in memory.
+        """
         from .saved import save_edit
 
         save_edit(self, path)
@@ -237,7 +241,7 @@ class Edit:
 
         Raises:
             UsageError: no such file, or not an edit.
-            MechinterpError: the file is damaged or cut short.
+            DamagedError: the file does not hold what was written, or is cut short.
         """
         from .saved import load_edit
 

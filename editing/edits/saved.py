@@ -2,59 +2,69 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...errors import MechinterpError
 from ...facts.prompts import Prompt
-from ...runs.tensor_file import read_tensors, write_tensors
+from ...runs.tensors import read_tensors, write_tensors
 from .factors import Factors
 from .provenance import Provenance
 from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
 
 if TYPE_CHECKING:
-    from .edit import Edit
+    from .edit import Edit, Part
 
 _KIND = "edit"
 
 
 def save_edit(edit: Edit, path: str | Path) -> None:
     """Write an edit; its size is that of its factors plus a few kilobytes."""
-    tensors: dict[str, Tensor] = {}
-    parts: list[dict[str, Any]] = []
-    for index, part in enumerate(edit.parts):
-        for layer, change in part.factors.items():
-            tensors[f"{index}.{layer}.u"] = change.u
-            tensors[f"{index}.{layer}.v"] = change.v
-        parts.append({"digest": part.digest, "provenance": asdict(part.provenance)})
+    tensors, parts = packed(edit.parts)
     write_tensors(path, _KIND, tensors, {"parts": parts})
 
 
 def load_edit(path: str | Path) -> Edit:
-    """Read an edit, and compare its factors with the digest they were saved with."""
-    from .edit import Edit, Part
+    """Read an edit."""
+    from .edit import Edit
 
     tensors, header = read_tensors(path, _KIND)
-    parts = []
-    try:
-        for index, saved in enumerate(header["parts"]):
-            names = [name.split(".") for name in tensors]
-            layers = sorted({int(layer) for part, layer, _ in names if int(part) == index})
-            factors = {layer: Factors(tensors[f"{index}.{layer}.u"], tensors[f"{index}.{layer}.v"]) for layer in layers}
-            part = Part(factors, _provenance(saved["provenance"]))
-            if part.digest != saved["digest"]:
-                raise MechinterpError(f"{str(path)!r} is damaged: its factors are not those it was saved with")
-            parts.append(part)
-    except (KeyError, TypeError, ValueError) as error:
-        raise MechinterpError(f"the header of {str(path)!r} is damaged ({error})") from error
-    return Edit(tuple(parts))
+    return Edit(unpacked(tensors, header["parts"]))
 
 
-def _provenance(saved: dict[str, Any]) -> Provenance:
+def packed(parts: Sequence[Part]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """What a file keeps of some parts: their factors as tensors, their origins as JSON."""
+    tensors: dict[str, Tensor] = {}
+    for index, part in enumerate(parts):
+        for layer, change in part.factors.items():
+            tensors[f"{index}.{layer}.u"] = change.u
+            tensors[f"{index}.{layer}.v"] = change.v
+    return tensors, [{"provenance": asdict(part.provenance)} for part in parts]
+
+
+def unpacked(tensors: Mapping[str, Tensor], saved: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
+    """The parts again."""
+    from .edit import Part
+
+    sides: dict[int, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
+    for name, tensor in tensors.items():
+        index, layer, side = name.split(".")
+        sides[int(index)][int(layer)][side] = tensor
+    return tuple(
+        Part(
+            {layer: Factors(**found) for layer, found in sorted(sides[index].items())},
+            _provenance(one["provenance"]),
+        )
+        for index, one in enumerate(saved)
+    )
+
+
+def _provenance(saved: Mapping[str, Any]) -> Provenance:
     plain = dict(saved)
     plain["requests"] = tuple(
         EditRequest(Prompt(**request["prompt"]), request["target"]) for request in plain["requests"]

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import MechinterpError, UsageError
 from ..facts import spans
 from ..facts.prompts import Prompt
+from ..runs.hashing import tensor_bytes
 from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
@@ -123,7 +124,7 @@ class Model:
         for name, raw in original_names(hf_model).items():
             tensor = fetched(hf_model, raw, state[raw])
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     @property
