@@ -26,6 +26,9 @@ from ..evaluation.retention import Retention
 from .making import Trial
 
 _MANIFEST, _PARTS = "journal.jsonl", "parts"
+NAMES = (_MANIFEST, _PARTS)
+"""What an evaluation writes into its folder."""
+
 _TRIAL = "trial"
 _FRAMES = ("records", "before", "perplexity")
 """Of a `Retention`."""
@@ -56,7 +59,7 @@ class TrialStore:
         """
         if self.folder is None:
             return
-        self.folder.claim(_MANIFEST, _PARTS)
+        self.folder.claim(*NAMES)
         Manifest(self.folder, _MANIFEST, self._identity).open(self._kept)
 
     def missing(self, keys: Sequence[str], *, told: bool = False) -> list[str]:

@@ -22,7 +22,7 @@ from .collection import Collection, one_model
 from .convergence import Convergence
 from .moments import SecondMoment
 from .sums import Sums
-from .unfinished import Partial
+from .unfinished import FILE, Partial
 
 
 def collect_moments(
@@ -107,9 +107,14 @@ def file_of(layer: int) -> str:
     return f"layer-{layer}.safetensors"
 
 
+def names_of(layers: Sequence[int]) -> list[str]:
+    """What a collection of these layers writes into its folder."""
+    return [FILE, *map(file_of, layers)]
+
+
 def _claim(folder: OutFolder, layers: Sequence[int], fingerprint: str) -> None:
     """Refuse a folder that holds the second moments of another model, before anything is collected."""
-    folder.claim(*map(file_of, layers))
+    folder.claim(*names_of(layers))
     for layer in layers:
         path = folder / file_of(layer)
         if path.exists():

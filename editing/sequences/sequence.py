@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
 from ...models.model import Model
 from ..editors.protocol import Asked, Editor, Moments
+from ..editors.registry import editor as named
 from ..edits.edit import Edit
 from ..edits.request import EditRequest
 from ..value.hparams import Hparams, ValueHparams
+from .saved import SavedSequence, fingerprints
 from .singles import sampled_contexts
 
 
@@ -52,11 +55,12 @@ class EditSequence:
         self.hparams = editor.chosen(preset, hparams, model)
         if editor.contexts and contexts is None and isinstance(self.hparams, ValueHparams):
             contexts = sampled_contexts(model, self.hparams, seed)  # once: of the unedited model, for every edit
-        self.contexts = contexts
-        self._layers = layers
+        self.contexts = None if contexts is None else list(contexts)
+        self._moments = moments
         self._options: dict[str, Any] = {
-            "moments": moments, "contexts": contexts, "hparams": self.hparams, "seed": seed, "force": force,
-            "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
+            "layers": None if layers is None else [model.layout.check_layer(layer) for layer in layers],
+            "contexts": self.contexts, "seed": seed, "force": force, "allow_disabling": allow_disabling,
+            "allow_conflicts": allow_conflicts,
         }  # fmt: skip
         self._steps: list[Edit] = []
         self.past: Any = None
@@ -77,17 +81,63 @@ class EditSequence:
         """
         asked = [EditRequest.of(each) for each in requests]
         with self.model.unchanged(), self.edit.on(self.model) if self._steps else nullcontext():
-            made = self._make(asked, progress)
-        self._steps.append(made)
+            made, past = self._make(asked, progress)
+        self._steps, self.past = [*self._steps, made], past  # both or, interrupted, neither
         return made
 
-    def _make(self, asked: list[EditRequest], progress: bool) -> Edit:
-        made = self.editor(self.model, asked, self._layers, past=self.past, progress=progress, **self._options)
-        if self.editor.remember is not None:
-            self.past = self.editor.remember(
-                self.model, made, asked, hparams=self.hparams, contexts=self.contexts, past=self.past
-            )
-        return made
+    def _make(self, asked: list[EditRequest], progress: bool) -> tuple[Edit, Any]:
+        """The edit, and what is remembered after it."""
+        shared: dict[str, Any] = {"hparams": self.hparams, "past": self.past}
+        made = self.editor(self.model, asked, moments=self._moments, progress=progress, **shared, **self._options)
+        if self.editor.remember is None:
+            return made, self.past
+        return made, self.editor.remember(self.model, made, asked, contexts=self.contexts, **shared)
+
+    def save(self, path: str | Path) -> None:
+        """Write the edits made so far, all settings, and what the method remembers, so that `load` goes on from here.
+
+        Of second moments is written only which they were.
+
+        Raises:
+            UsageError: what a method of your own remembers is of a kind that cannot be written.
+            StorageError: it cannot be written; the sequence is still in memory.
+        """
+        SavedSequence(
+            editor=self.editor.name,
+            model=self.model.fingerprint(),
+            model_name=self.model.name,
+            hparams=self.hparams.plain(),
+            moments=fingerprints(self._moments),
+            options=self._options,
+            steps=self.steps,
+            past=self.past,
+        ).write(path)
+
+    @staticmethod
+    def load(
+        path: str | Path, model: Model, *, moments: Moments | None = None, editor: Editor | None = None
+    ) -> EditSequence:
+        """Go on with a saved sequence: the next edit is the one that would have been made had it never been saved.
+
+        Args:
+            path: the file.
+            model: the unedited model.
+            moments: the second moments it was begun with, where its method needs any.
+            editor: a method of your own; default: that of `EDITORS` with its name.
+
+        Raises:
+            UsageError: no such file, no sequence, or one of another model, other second moments or another method.
+            DamagedError: the file does not hold what was written, or is cut short.
+        """
+        saved = SavedSequence.read(path)
+        saved.check(path, model, moments)
+        method = named(saved.editor) if editor is None else editor
+        if method.name != saved.editor:
+            raise UsageError(f"the sequence {str(path)!r} was made by {saved.editor}, not by {method.name}; give that")
+        hparams = method.presets["default"].with_(**saved.figures())
+        sequence = EditSequence(model, method, moments=moments, hparams=hparams, **saved.options)
+        sequence._steps, sequence.past = list(saved.steps), saved.past
+        return sequence
 
     @property
     def steps(self) -> tuple[Edit, ...]:

@@ -43,6 +43,16 @@ def written_aside(path: str | Path) -> Iterator[Path]:
                 aside.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
 def clear_aside(*paths: Path) -> None:
     """Remove what killed processes left of `written_aside` of these paths, and nothing else."""
     names = defaultdict(set)
@@ -71,14 +81,19 @@ def reading(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise storage_error(error, path, to_read=True) from error
+        raise storage_error(error, path, "read") from error
 
 
-def storage_error(error: OSError, path: str | Path, *, to_read: bool = False) -> MechinterpError:
-    """What the operating system says of a file, as a sentence that names it and what can be done."""
+def storage_error(error: OSError, path: str | Path, what: str = "written") -> MechinterpError:
+    """What the operating system says of a file, as a sentence that names it and what can be done.
+
+    Args:
+        error: of the operating system.
+        path: the file.
+        what: was to be done with it: "written", "read", "used".
+    """
     name, folder = repr(str(path)), repr(str(Path(path).parent))
     if error.errno in _DENIED:
-        what = "read" if to_read else "written"
         return StorageError(f"{name} may not be {what}: permission denied; ask for the right to, or change its mode")
     if error.errno in _FULL:
         return StorageError(f"{name} could not be written: there is no space left on its disk; free some")
@@ -88,7 +103,7 @@ def storage_error(error: OSError, path: str | Path, *, to_read: bool = False) ->
         return StorageError(
             f"{name} could not be written: it is larger than a file may be here (a limit of the disk, or `ulimit -f`)"
         )
-    if error.errno == errno.ENOENT and to_read:
+    if error.errno == errno.ENOENT and what != "written":
         return UsageError(f"there is no file {name}; check the path")
     if error.errno == errno.ENOENT:
         return StorageError(f"{name} could not be written: the folder {folder} is gone")
@@ -98,7 +113,7 @@ def storage_error(error: OSError, path: str | Path, *, to_read: bool = False) ->
         return UsageError(f"{name} is a folder; give the name of a file in it")
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(f"the name {name[:60]}... is too long for a file; give a shorter one")
-    return StorageError(f"{name} could not be {'read' if to_read else 'written'}: {error.strerror or error}")
+    return StorageError(f"{name} could not be {what}: {error.strerror or error}")
 
 
 def save_somewhere(path: str | Path, save: Callable[[Path], None], result: object) -> None:

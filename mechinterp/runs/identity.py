@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .files import reading, written_aside
+from .files import reading, write_text
 from .folder import OutFolder
 from .hashing import json_hash
 from .versions import versions
@@ -124,9 +124,7 @@ class Manifest:
         if content is None and self.path.exists():
             warnings.warn(f"{str(self.path)!r} was damaged and is written anew", stacklevel=2)
         content = {"identity": dict(self.identity.fields), "more": more}
-        with written_aside(self.path) as aside:
-            whole = json.dumps({**content, "sha256": json_hash(content)})
-            aside.write_text(whole + "\n", encoding="utf-8")
+        write_text(self.path, json.dumps({**content, "sha256": json_hash(content)}) + "\n")
         return json.loads(json.dumps(more))
 
     def _read(self) -> dict[str, Any] | None:

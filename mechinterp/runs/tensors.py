@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,18 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {_KIND: kind, _HEADER: dumps(header, sort_keys=True)}
-    with written_aside(path) as aside:
-        try:
-            save_file(plain, aside, metadata={**about, _DIGEST: _digest(about, plain)})
-        except SafetensorError as error:  # how it passes on what the operating system says
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else 0, str(error)) from error
+    with written_aside(path) as aside, tensors_written():
+        save_file(plain, aside, metadata={**about, _DIGEST: _digest(about, plain)})
+
+
+@contextmanager
+def tensors_written() -> Iterator[None]:
+    """What the operating system says while safetensors writes, as the `OSError` that it is everywhere else."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else 0, str(error)) from error
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,6 +27,9 @@ from .planning import Plan
 
 TABLE = "table.parquet"
 _MANIFEST, _SHARDS = "manifest.json", "shards"
+NAMES = (_MANIFEST, _SHARDS, TABLE)
+"""What a run writes into its folder."""
+
 _WORDS = {
     "fingerprint": "model's weights",
     "engine": "programs that run plainly",
@@ -55,7 +58,7 @@ class RunDirectory:
             UsageError: the folder holds another run, or files of these names that no run wrote.
             StorageError: it cannot be written.
         """
-        folder.claim(_MANIFEST, _SHARDS, TABLE)
+        folder.claim(*NAMES)
         identity = _identity(plan)
         groups = Manifest(folder, _MANIFEST, identity).open(
             lambda: _kept(folder.path), [list(group.indices) for group in plan.groups]
