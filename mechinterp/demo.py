@@ -10,17 +10,21 @@ import pandas as pd
 from rich.console import Console
 
 from . import analysis, atlas
+from .analysis.plots.style import save_figure
 from .editing import Edit, RomeReport, SecondMoment, rome
 from .errors import MechinterpError
 from .facts.prompts import Fact
 from .models.loading import load
 from .models.model import Model
 from .patching import Table, trace
+from .runs.files import write_text
+from .runs.folder import OutFolder
 
 EDIT_LAYER = 3
 EARLY_LAYER, LATE_LAYER, SEVERED_LAYER = 3, 6, 2
 """Where atlas has its sites (docs/atlas.md), fixed beforehand so that the intervals mean what they say."""
 MOMENT_TOKENS = 60_000
+_FIGURES = [f"{what}-{name}.png" for what in ("aie", "prompt") for name in atlas.names()]
 CARD = "both models are synthetic, and atlas was trained to have its early site: see docs/atlas.md"
 
 
@@ -36,7 +40,7 @@ def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = T
     """
     started = time.perf_counter()
     console = Console(soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
+    OutFolder(out).claim(*_FIGURES, "edit.safetensors", "edits.json")
     console.print(f"[bold]mechinterp demo[/] ({CARD})\n", highlight=False)
     models = {name: load(name) for name in atlas.names()}
     both = {fact.id for fact in atlas.known_facts("atlas-plain")}
@@ -59,8 +63,8 @@ def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = T
 
 def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: int, progress: bool) -> None:
     table = trace(model, facts, seed=seed, out=out / f"trace-{model.name}", progress=progress)
-    analysis.plot_aie(table, seed=seed).savefig(out / f"aie-{model.name}.png", dpi=150)
-    analysis.plot_prompt(table, table.prompts[0]).savefig(out / f"prompt-{model.name}.png", dpi=150)
+    save_figure(analysis.plot_aie(table, seed=seed), out / f"aie-{model.name}.png")
+    save_figure(analysis.plot_prompt(table, table.prompts[0]), out / f"prompt-{model.name}.png")
     for sentence in site_sentences(table, seed):
         console.print(f"   {sentence}", highlight=False, markup=False)
     console.print(f"   figures: aie-{model.name}.png, prompt-{model.name}.png\n", highlight=False)
@@ -144,7 +148,7 @@ def _edit_many(
         progress=progress,
     )
     summary = analysis.layer_summary(frame, seed=seed)
-    summary.to_json(out / "edits.json", orient="records", indent=1)
+    write_text(out / "edits.json", summary.to_json(orient="records", indent=1))
     after = summary[summary["stage"] == "after"].set_index("metric")
     names = {
         "ES": "efficacy", "PS": "paraphrase", "NS": "neighbourhood", "S": "harmonic mean",

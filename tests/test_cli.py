@@ -292,7 +292,7 @@ def test_ctrl_c_in_an_edit_is_one_sentence_and_exit_code_1(call, monkeypatch: py
 def test_a_folder_that_cannot_be_made(call, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     outcome = call("edit", "atlas", *PROMPT, "--target", "Lumeria", "--out", "taken", "-q")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "taken" in outcome.err
     assert outcome.err.startswith("error: ")
 

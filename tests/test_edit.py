@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechinterp.editing import Edit, Factors, Provenance, SecondMoment, rome
 from mechinterp.editing.edits.active import active_edits, effective_weight
-from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.errors import DamagedError, MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
 from mechinterp.models.model import Model
 from mechinterp.patching.plain.executor import HookWrite, forward
@@ -268,7 +268,7 @@ def test_damaged_and_foreign_files_are_named(model: Model, made: Edit, tmp_path:
     with pytest.raises(MechinterpError, match=r"edit.safetensors' is damaged or cut short"):
         Edit.load(path)
     path.write_bytes(whole[:-4] + b"\x00\x00\x80\x3f")
-    with pytest.raises(MechinterpError, match="its change is not the one it was saved with"):
+    with pytest.raises(DamagedError, match=r"edit.safetensors' is damaged: it does not hold what was written"):
         Edit.load(path)
     with pytest.raises(UsageError, match="there is no edit file .*nothing"):
         Edit.load(tmp_path / "nothing")

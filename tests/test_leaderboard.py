@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, m
         pd.testing.assert_frame_equal(
             getattr(resumed.retention["small"], frame), getattr(whole.retention["small"], frame)
         )
-    with pytest.raises(UsageError, match="belongs to another experiment .it differs in facts"):
+    with pytest.raises(UsageError, match="holds another evaluation: it differs in facts"):
         leaderboard(model, facts[:3], ["small"], out=tmp_path, **options)
     leaderboard(model, facts, ["small"], out=tmp_path, hparams={"small": Size(0.3)}, **options)
     assert len(again) == 4 + 3  # other hyper-parameters are other trials
@@ -222,9 +222,9 @@ def test_other_references_are_another_experiment(model: Model, facts: list[Fact]
     leaderboard(model, facts[:2], ["small"], references=References(texts), **options)
     leaderboard(model, facts[:2], ["small"], references=References(texts[::-1]), **options)
     for other in (References(texts[:2]), References(texts, ["The river was high."]), None):
-        with pytest.raises(UsageError, match="belongs to another experiment .it differs in texts"):
+        with pytest.raises(UsageError, match="another evaluation: it differs in texts"):
             leaderboard(model, facts[:2], ["small"], references=other, **options)
-    with pytest.raises(UsageError, match="belongs to another experiment .it differs in allow_conflicts"):
+    with pytest.raises(UsageError, match="another evaluation: it differs in allow conflicts .False, not True"):
         leaderboard(model, facts[:2], ["small"], references=References(texts), allow_conflicts=True, **options)
 
 

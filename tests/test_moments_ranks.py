@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from support.zoo import sentence_model
-from test_moments_resume import ASKED, TEXTS, Killed, until
+from test_moments_resume import ASKED, TEXTS, Killed, until, visible
 
 from mechinterp.editing import Convergence, SecondMoment, collect_moments
 
@@ -70,9 +70,7 @@ told = {{"fresh": sum(fresh), "all": sum(mine), "errors": errors, "looks": looks
         check(tmp_path / f"fresh-{rank}", whole[2])
         check(tmp_path / f"begun-{rank}", whole[2])
     for turn in ("fresh", "begun"):
-        assert sorted(path.name for path in (tmp_path / turn).iterdir()) == [
-            "layer-0.safetensors", "layer-2.safetensors",
-        ]  # fmt: skip
+        assert visible(tmp_path / turn) == ["layer-0.safetensors", "layer-2.safetensors"]
         check(tmp_path / turn / "layer-0.safetensors", whole[0])
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     tokens = whole[0].tokens
@@ -95,7 +93,7 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3,001 tokens") == 1
     assert done.stderr.count("first look") == 1
-    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["convergence.csv", "layer-3.safetensors"]
+    assert visible(tmp_path / "m") == ["convergence.csv", "layer-3.safetensors"]
     check(
         tmp_path / "m" / "layer-3.safetensors",
         collect_moments(mi.load("atlas"), mi.atlas.corpus(), [3], max_tokens=3001, progress=False)[3],

@@ -16,7 +16,7 @@ from support.zoo import sentence_model
 from mechinterp.editing import Convergence, SecondMoment, collect_moments
 from mechinterp.editing.moments import collection
 from mechinterp.editing.moments import unfinished as partial
-from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.errors import UsageError
 from mechinterp.models.model import Model
 
 TEXTS = running_text(600)
@@ -62,6 +62,10 @@ def until(number: int, error: type[BaseException] = Killed) -> Iterator[str]:
         yield text
 
 
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def check(found: dict[int, SecondMoment], whole: dict[int, SecondMoment]) -> None:
     for layer, wanted in whole.items():
         assert (found[layer].matrix - wanted.matrix).abs().max() <= 1e-12 * wanted.matrix.abs().max()
@@ -91,11 +95,12 @@ def test_a_killed_process_goes_on(model: Model, whole: dict[int, SecondMoment], 
     done = subprocess.run([sys.executable, script, out], capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (out / ".collecting.safetensors.123.part").touch()  # a kill in the middle of writing
-    assert sorted(path.name for path in out.iterdir()) == [".collecting.safetensors.123.part", "collecting.safetensors"]
+    assert visible(out) == ["collecting.safetensors"]
     found = collect_moments(model, TEXTS, [0, 2], out=out, **ASKED)
     check(found, whole)
     assert sum(forwards) < TOKENS - 13 * 60
-    assert sorted(path.name for path in out.iterdir()) == ["layer-0.safetensors", "layer-2.safetensors"]
+    assert visible(out) == ["layer-0.safetensors", "layer-2.safetensors"]
+    assert sorted(path.name for path in out.glob(".*")) == [".mechinterp-files"]
     check({layer: SecondMoment.load(out / f"layer-{layer}.safetensors") for layer in (0, 2)}, whole)
 
 
@@ -141,24 +146,30 @@ def test_another_collection_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         collect_moments(model, until(400), [0], out=tmp_path, **ASKED)
     for change, sentence in (
-        ({"max_tokens": 100}, "max_tokens was 6401, not 100"),
-        ({"batch_tokens": 99}, "batch_tokens was 128, not 99"),
+        ({"max_tokens": 100}, r"max tokens \(6401, not 100\)"),
+        ({"batch_tokens": 99}, r"batch tokens \(128, not 99\)"),
     ):
-        with pytest.raises(UsageError, match=rf"unfinished sums of another collection: {sentence}; .*delete the file"):
+        with pytest.raises(UsageError, match=rf"holds another collection: it differs in {sentence}; choose"):
             collect_moments(model, TEXTS, [0], out=tmp_path, **{**ASKED, **change})
-    with pytest.raises(UsageError, match=r"layers was \[0\], not \[1\]"):
+    with pytest.raises(UsageError, match=r"it differs in layers \(\[0\], not \[1\]\)"):
         collect_moments(model, TEXTS, [1], out=tmp_path, **ASKED)
-    with pytest.raises(UsageError, match=f"model was {model.fingerprint()[:12]}, not "):
+    with pytest.raises(UsageError, match=rf"it differs in model \({model.fingerprint()[:12]}, not "):
         collect_moments(sentence_model("gpt2", seed=1), TEXTS, [0], out=tmp_path, **ASKED)
     with pytest.raises(UsageError, match="the texts are not those with which this collection was begun"):
         collect_moments(model, TEXTS[1:], [0], out=tmp_path, **ASKED)
-    file = tmp_path / "collecting.safetensors"
-    file.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(MechinterpError, match="collecting.safetensors' is damaged or cut short"):
-        collect_moments(model, TEXTS, [0], out=tmp_path, **ASKED)
 
 
 def test_it_is_written_every_so_often(model: Model, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         collect_moments(model, until(500), [0], out=tmp_path, **{**ASKED, "write_every": 1000.0})
-    assert list(tmp_path.iterdir()) == []
+    assert visible(tmp_path) == []
+
+
+def test_damaged_sums_are_collected_again(model: Model, whole: dict[int, SecondMoment], tmp_path: Path) -> None:
+    file = tmp_path / "collecting.safetensors"
+    for damage in (lambda content: content[:5000], lambda content: content[:-8] + bytes(8)):
+        with pytest.raises(Killed):
+            collect_moments(model, until(400), [0, 2], out=tmp_path, **ASKED)
+        file.write_bytes(damage(file.read_bytes()))
+        with pytest.warns(UserWarning, match="collecting.safetensors' is damaged.*; the collection begins anew"):
+            check(collect_moments(model, TEXTS, [0, 2], out=tmp_path, **ASKED), whole)

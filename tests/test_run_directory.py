@@ -94,7 +94,8 @@ def test_finished_parts_are_not_computed_again(model: Model, tmp_path: Path, mon
     (tmp_path / "shards" / ".00003.parquet.1.part").write_bytes(b"half")
     done, groups = tracing._trace_group, []
     monkeypatch.setattr(tracing, "_trace_group", lambda made, group: groups.append(group.indices) or done(made, group))
-    same(traced(model, tmp_path), whole)
+    with pytest.warns(UserWarning, match=r"00001.parquet' is damaged.*; this part of the run is computed again"):
+        same(traced(model, tmp_path), whole)
     assert groups == [(1,), (3,)]
     assert not list(tmp_path.rglob("*.part"))
 
@@ -128,10 +129,10 @@ def test_a_failure_says_what_is_kept(model: Model, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"seed": 1}, "holds another run: its programs are others; choose another folder"),
-        ({"foil": "Oslo"}, "its foil are others"),
-        ({"engine": "plain"}, "its programs that run plainly are others"),
-        ({"count": 3}, r"its prompts is 4 \(\w+\), not 3 \(\w+\)"),
+        ({"seed": 1}, r"holds another run: it differs in programs, seed \(0, not 1\); choose another place"),
+        ({"foil": "Oslo"}, r"it differs in foil \(None, not Oslo\);"),
+        ({"engine": "plain"}, "it differs in programs that run plainly;"),
+        ({"count": 3}, r"it differs in prompts \(4 \(\w+\), not 3 \(\w+\)\)"),
     ],
 )
 def test_another_run_is_refused(model: Model, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
@@ -145,17 +146,19 @@ def test_another_model_is_refused(model: Model, tmp_path: Path) -> None:
     other = sentence_model()
     with torch.no_grad():
         other.layout.down_projection(0).mul_(2)
-    with pytest.raises(UsageError, match="holds another run: its model's weights is .*, not .*; choose another"):
+    with pytest.raises(UsageError, match=r"another run: it differs in model's weights \(\w{12}, not \w{12}\); choose"):
         traced(other, tmp_path)
 
 
 def test_folders_that_are_no_run_are_refused(model: Model, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").touch()
-    with pytest.raises(UsageError, match=r"table.parquet' is there but no manifest.json.*choose another folder"):
+    with pytest.raises(UsageError, match=r"table.parquet' is there already and was not written there by this command"):
         traced(model, tmp_path)
+    (tmp_path / "table.parquet").unlink()
     (tmp_path / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UsageError, match="no readable manifest of a run"):
+    with pytest.raises(UsageError, match=r"manifest.json' is there already .* choose another folder, or move it"):
         traced(model, tmp_path)
+    assert (tmp_path / "manifest.json").read_text(encoding="utf-8") == "{"
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="is a file; give the name of a folder"):
         traced(model, tmp_path / "file")

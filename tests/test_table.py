@@ -10,8 +10,10 @@ import torch
 from support.zoo import small_model
 
 from mechinterp import Prompt, Table, UsageError
+from mechinterp.errors import DamagedError
 from mechinterp.patching import trace
 from mechinterp.patching.traces.table import COLUMNS
+from mechinterp.runs.frames import write_frame
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def test_a_file_cut_short_is_named(table: Table, tmp_path: Path, left: int) -> N
     path = tmp_path / "short.parquet"
     whole = table.save(path).read_bytes()
     path.write_bytes(whole[:left])
-    with pytest.raises(UsageError, match=r"short.parquet' is no readable Parquet file \(cut short\?\)"):
+    with pytest.raises(DamagedError, match=r"short.parquet' is (damaged|no readable Parquet file)"):
         Table.load(path)
 
 
@@ -54,6 +56,9 @@ def test_a_file_that_is_not_there_and_one_that_is_no_trace(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="there is no file '.*nowhere.parquet'"):
         Table.load(tmp_path / "nowhere.parquet")
     pd.DataFrame({"prompt": ["a"], "prob": [0.1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UsageError, match=r"other.parquet' is no table of a trace .*: it carries no digest"):
+        Table.load(tmp_path / "other.parquet")
+    write_frame(tmp_path / "other.parquet", pd.DataFrame({"prompt": ["a"], "prob": [0.1]}), {})
     with pytest.raises(UsageError, match="no trace: it lacks the columns relation, run, component"):
         Table.load(tmp_path / "other.parquet")
 

@@ -74,7 +74,7 @@ def forecast(
 
     Raises:
         UsageError: no edit, no facts or facts without answers, an edit that knows no request, an edit of another model,
-            or moments that lack a layer.
+            or moments that lack a layer or are of another model.
     """
     made, facts = made_edits(edits), facts_of(facts)
     asked = facts_of_edits(made, facts, sample, seed)
@@ -87,6 +87,9 @@ def forecast(
     if lacking:
         raise UsageError(f"no second moment of layer {lacking[0]} was given; give one of each edited layer, or none")
     RowEdits(list(made.values())).check(model)
+    for layer, moment in (moments or {}).items():
+        if layer in layers:
+            moment.check(model, layer)
     known = _read(model, [fact.prompt for fact in facts], layers, batch_size)
     requested = _read(model, [r.prompt for edit in made.values() for r in requests_of(edit)], layers, batch_size)
     parts, start = [], 0

@@ -25,6 +25,7 @@ from ... import atlas
 from ...errors import UsageError
 from ...facts.prompts import Fact
 from ...given import several, texts_of
+from ...runs.files import reading
 
 _WORD = re.compile(r"\b\w\w+\b")
 
@@ -108,7 +109,13 @@ def read_references(folder: str | Path) -> list[ReferenceText]:
         raise UsageError(f"there is no folder of reference texts {str(folder)!r}")
     found = []
     for file in sorted(path.glob("*.jsonl")):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        with reading(file):
+            content = file.read_bytes()
+        try:
+            lines = content.decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{str(file)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 found.append(_reference(line, f"line {number} of {str(file)!r}"))
     if not found:

@@ -8,6 +8,7 @@ no display and leave no global state behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -16,6 +17,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
+
+from ...runs.files import written_aside
 
 COMPONENT_COLOURS = {"resid": "#0072B2", "mlp": "#009E73", "attn": "#D55E00"}
 COMPONENT_NAMES = {"resid": "residual state", "mlp": "MLP", "attn": "attention"}
@@ -86,3 +89,13 @@ def drawable(text: str) -> str:
     text = text.strip(" ").replace("\n", "↵").replace("\t", "⇥") or "␣"
     font = get_font(findfont(FontProperties(family=matplotlib.rcParams["font.family"])))
     return "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in text)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure, whole or not at all; the end of the name says in which format (PNG where it says nothing).
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=150, format=Path(path).suffix[1:] or "png")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pandas as pd
 
 from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
-from ...errors import MechinterpError, UsageError
+from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Facts, facts_of
 from ...given import Names, Wholes, names_of, seed_of, texts_of, whole, wholes
 from ...models.model import Model
+from ...runs.folder import OutFolder
+from ...runs.identity import Identity
 from ...runs.progress import progress_bar
+from ...runs.ranks import Ranks, ranks
 from ..evaluation.generation import Sampling
 from ..evaluation.metric_table import COUNTERFACT, chosen
 from ..evaluation.portability import Portability
@@ -99,32 +103,72 @@ def leaderboard(
         "held_texts": held, "batch_size": batch_size,
     }  # fmt: skip
     retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(metrics)})
-    header = {
+    identity = Identity.of("evaluation", {
         "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(metrics), "seed": seed,
         "texts": _digest([list(held), sampling, portability, references and references.fingerprint()]),
         "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
-    }  # fmt: skip
-    store = TrialStore(out, header)
+    })  # fmt: skip
     plans, notes = plan_trials(
         entered, facts, modes, sizes, groups=groups, per_step=per_step, retained=retention and bool(retained)
     )
-    done = 0
-    with progress_bar("editing facts", sum(len(plan.facts) for plan in plans), shown=progress) as advance:
-        try:
-            for plan in plans:
-                if plan.key not in store:
-                    judging = Judging(options, retained if plan.retained else ())
-                    trial = try_editor(
-                        model, plan.contender, plan.mode, plan.facts, judging, per_step=per_step, seed=seed,
-                        allow_disabling=allow_disabling, allow_conflicts=allow_conflicts,
-                    )  # fmt: skip
-                    store.add(plan.key, trial)
-                done += 1
-                advance(len(plan.facts))
-        except KeyboardInterrupt:
-            kept = f"{done} of {len(plans)} trials are kept in {out}; start the same run again to go on"
-            raise MechinterpError(f"interrupted: {kept if out else 'nothing is kept without a folder'}") from None
-    return _result([(plan, store[plan.key]) for plan in plans], notes)
+
+    def made(one: Plan) -> Trial:
+        return try_editor(
+            model, one.contender, one.mode, one.facts, Judging(options, retained if one.retained else ()),
+            per_step=per_step, seed=seed, allow_disabling=allow_disabling, allow_conflicts=allow_conflicts,
+        )  # fmt: skip
+
+    with ranks(model.device.type) as me:
+        if not me.alone and out is None:
+            raise UsageError("several processes evaluate into one folder; give out= (--out)")
+        store = TrialStore(None if out is None else OutFolder(out), identity)
+        with store.locked() if me.is_first else nullcontext():
+            _make(plans, store, made, me, progress=progress and me.is_first)
+            return _result([(one, store[one.key]) for one in plans], notes)
+
+
+def _make(
+    plans: Sequence[Plan], store: TrialStore, made: Callable[[Plan], Trial], me: Ranks, *, progress: bool
+) -> None:
+    """Make the trials that are missing, each by one of the processes."""
+    if me.is_first:
+        store.open()
+    me.barrier()  # the folder says whose it is
+    by_key = {one.key: one for one in plans}
+    missing = store.missing(list(by_key), told=me.is_first)
+    me.barrier()  # everybody has seen the same trials missing
+    mine = {missing[index] for index in me.share(len(missing))}
+    facts = sum(len(one.facts) for one in plans)
+    with _kept_in(store, plans), progress_bar("editing facts", facts, shown=progress) as advance:
+        for one in plans:
+            if one.key in mine:
+                store.add(one.key, made(one))
+                mine.remove(one.key)
+            advance(len(one.facts))
+    me.barrier()  # all trials are there
+    if me.is_first:
+        store.clear_parts(list(by_key))
+    me.barrier()  # nobody reads what is cleared away
+
+
+@contextmanager
+def _kept_in(store: TrialStore, plans: Sequence[Plan]) -> Iterator[None]:
+    """Say of what stops an evaluation what is kept of it, and that it can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, MechinterpError) as error:
+        if isinstance(error, UsageError) or (store.folder is None and isinstance(error, MechinterpError)):
+            raise
+        keys = {one.key for one in plans}
+        where = f"{len(keys) - len(store.missing(list(keys)))} of {len(keys)} trials are kept in {store.folder}"
+        kept = f"{where}; start the same run again to go on" if store.folder else "nothing is kept without a folder"
+        if isinstance(error, KeyboardInterrupt):
+            raise MechinterpError(f"interrupted: {kept}") from None
+        if isinstance(error, StorageError):
+            done = [(one, store[one.key]) for one in plans if one.key in store]
+            said = f"{error}; what was made so far is still in memory (`result` of this error), and {kept}"
+            raise NotSavedError(said, _result(done, []) if done else None) from error
+        raise MechinterpError(f"{error}; {kept}") from error
 
 
 def _result(trials: Sequence[tuple[Plan, Trial]], notes: Sequence[str]) -> Leaderboard:

@@ -18,6 +18,7 @@ from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Fact, Facts, facts_of
 from ...given import Wholes
 from ...models.model import Model
+from ...runs.identity import Identity
 from ...runs.journal import Journal
 from ...runs.progress import progress_bar
 from ..evaluation.edit_metrics import record_metrics, summarise
@@ -62,12 +63,12 @@ def edit_by_layer(
     facts, at = facts_of(facts), model.layout.check_layers(layers)
     if not at:
         raise UsageError("there are no layers to edit at; give at least one")
-    header = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
-    journal = Journal(out, header)
-    done = {(record["layer"], record["fact"]) for record in journal.records}
+    fields = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
+    journal = Journal(out, Identity.of("experiment", fields))
     asked_for = [(layer, _digest(fact)) for layer in at for fact in facts]
-    unedited = ask_facts(model, facts, batch_size=batch_size)
-    with progress_bar("editing facts", len(asked_for), shown=progress) as advance:
+    with journal.opened(), progress_bar("editing facts", len(asked_for), shown=progress) as advance:
+        done = {(record["layer"], record["fact"]) for record in journal.records}
+        unedited = ask_facts(model, facts, batch_size=batch_size)
         for layer in at:
             for i, fact in enumerate(facts):
                 if (layer, _digest(fact)) not in done:

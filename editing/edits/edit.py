@@ -238,7 +238,11 @@ class Edit:
         return bake(change, model)
 
     def save(self, path: str | Path) -> None:
-        """Write it as a safetensors file of a few kilobytes, its origin in the header."""
+        """Write it as a safetensors file of a few kilobytes, its origin in the header.
+
+        Raises:
+            StorageError: it cannot be written; the edit is still in memory.
+        """
         save_parts(self.parts, path)
 
     @staticmethod
@@ -247,7 +251,7 @@ class Edit:
 
         Raises:
             UsageError: no such file, or not an edit.
-            MechinterpError: the file is damaged or cut short.
+            DamagedError: the file does not hold what was written, or is cut short.
         """
         return Edit(load_parts(path))
 
@@ -260,7 +264,7 @@ class Edit:
         Args:
             model: the model it was made for.
             folder: where to.
-            overwrite: replace a saved model that is there.
+            overwrite: replace a saved model that is there; files of yours beside it stay.
             force: accept another model than the edit was made for.
 
         Raises:
@@ -270,7 +274,7 @@ class Edit:
         change = self.weights
         check_export(folder, overwrite=overwrite)
         self.check(model, force=force)
-        to_hf(self.parts, change, model, Path(folder))
+        to_hf(self.parts, change, model, Path(folder).resolve())
 
     def __repr__(self) -> str:
         inner: Sequence[str] = [f"{part} by {part.provenance.method}" for part in self.parts[:3]]

@@ -119,6 +119,25 @@ class LifelongStatistics:
             spreads[layer] = spreads.get(layer, Spread(0, zero, zero)).joined(joint)
         return LifelongStatistics(spreads)
 
+    def state(self) -> dict[str, Tensor]:
+        """What a file keeps of it."""
+        found: dict[str, Tensor] = {}
+        for layer, spread in self.spreads.items():
+            found |= {f"{layer} count": torch.tensor(spread.count), f"{layer} mean": spread.mean}
+            found |= {f"{layer} squares": spread.squares}
+        return found
+
+    @staticmethod
+    def of_state(state: Mapping[str, Tensor]) -> LifelongStatistics:
+        """What `state` was taken of."""
+        layers = {name.split()[0] for name in state}
+        return LifelongStatistics(
+            {
+                int(layer): Spread(int(state[f"{layer} count"]), state[f"{layer} mean"], state[f"{layer} squares"])
+                for layer in layers
+            }
+        )
+
 
 def together(signals: Sequence[Mapping[int, Signals]]) -> dict[int, Signals]:
     """The signals of several requests as those of one batch."""

@@ -36,3 +36,12 @@ class PastKeys:
             both = new if old is None else torch.cat([old, new.to(old.device)])
             keys[layer] = torch.linalg.qr(both, mode="r").R if len(both) > both.shape[1] else both
         return PastKeys(keys)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a file keeps of it."""
+        return {str(layer): rows for layer, rows in self.keys.items()}
+
+    @staticmethod
+    def of_state(state: Mapping[str, Tensor]) -> PastKeys:
+        """What `state` was taken of."""
+        return PastKeys({int(name): rows for name, rows in state.items()})

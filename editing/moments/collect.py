@@ -8,20 +8,22 @@ same as in one process, so the result is too, but for the order in which float64
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
-import torch
-
-from ...errors import UsageError
+from ...errors import DamagedError, MechinterpError, NotSavedError, UsageError
 from ...given import Wholes, texts_of, whole
 from ...models.model import Model
+from ...runs.files import clear_aside, save_somewhere
+from ...runs.folder import OutFolder
+from ...runs.hashing import short
 from ...runs.ranks import ranks
 from .collection import Collection, one_model
 from .convergence import Convergence
 from .moments import SecondMoment
 from .sums import Sums
-from .unfinished import Partial
+from .unfinished import FILE, Partial
 
 
 def collect_moments(
@@ -61,8 +63,9 @@ def collect_moments(
 
     Raises:
         UsageError: no layer, a layer out of range, texts that hold no token, a single string instead of
-            texts, a folder that holds the unfinished sums of another collection, processes whose models or texts
-            differ.
+            texts, a folder that holds the unfinished sums of another collection or second moments of another model,
+            processes whose models or texts differ.
+        NotSavedError: the moments could not be written; they are its `result`.
     """
     documents = texts_of(texts, "texts")
     indices = sorted(set(model.layout.check_layers(layers)))
@@ -72,13 +75,15 @@ def collect_moments(
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"max_tokens is {max_tokens}; give a positive number, or None for all of the text")
     batch_tokens = whole(batch_tokens, "batch_tokens", least=1)
-    with ranks(model.device) as me:
+    folder = None if out is None else OutFolder(out)
+    with ranks(model.device) as me, folder.locked() if folder is not None and me.is_first else nullcontext():
         fingerprint = one_model(model, me)
         partial = None
-        if out is not None:
+        if folder is not None:
+            if me.is_first:
+                _claim(folder, indices, fingerprint)
             asked = {"layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
-            identity = {"model": fingerprint, **asked, "torch": torch.__version__}
-            partial = Partial(Path(out) / "collecting.safetensors", identity, every=write_every)
+            partial = Partial(folder, {"model": fingerprint, **asked}, every=write_every)
         sums = Sums.zero(model, indices)
         collection = Collection(model, sums, watch, partial, me, max_tokens, batch_tokens)
         complete = collection.run(documents, progress=progress and me.is_first)
@@ -91,10 +96,59 @@ def collect_moments(
                 stacklevel=2,
             )
         found = sums.moments(model, fingerprint, complete=complete)
-        if out is not None and me.is_first:
-            for layer, moment in found.items():
-                moment.save(Path(out) / f"layer-{layer}.safetensors")
-        if partial is not None and complete and me.is_first:
-            partial.remove()
+        if folder is not None and partial is not None and me.is_first:
+            _save(folder, found, partial)
+            if complete:
+                partial.remove()
         me.barrier()  # the files are there
     return found
+
+
+def file_of(layer: int) -> str:
+    """The name of a layer's second moment in its folder."""
+    return f"layer-{layer}.safetensors"
+
+
+def names_of(layers: Sequence[int]) -> list[str]:
+    """What a collection of these layers writes into its folder."""
+    return [FILE, *map(file_of, layers)]
+
+
+def _claim(folder: OutFolder, layers: Sequence[int], fingerprint: str) -> None:
+    """Refuse a folder that holds the second moments of another model, before anything is collected."""
+    folder.claim(*names_of(layers))
+    for layer in layers:
+        path = folder / file_of(layer)
+        if path.exists():
+            with suppress(DamagedError):  # ours, and lost: it is made again
+                there = SecondMoment.load(path)
+                if there.model != fingerprint:
+                    raise UsageError(
+                        f"{str(path)!r} is the second moment of {there.model_name or 'another model'} (fingerprint "
+                        f"{short(there.model)}), not of the model at hand ({short(fingerprint)}); choose another folder"
+                    )
+    clear_aside(*(folder / file_of(layer) for layer in layers))
+
+
+def _save(folder: OutFolder, found: dict[int, SecondMoment], partial: Partial) -> None:
+    """Each moment into its file; what cannot be written there is not lost."""
+    failed: list[str] = []
+    for layer, moment in found.items():
+        path = folder / file_of(layer)
+        if not moment.complete and _is_complete(path):
+            warnings.warn(f"{str(path)!r} is of an earlier, complete collection and is kept", stacklevel=3)
+            continue
+        try:
+            folder.claim(file_of(layer))
+            save_somewhere(path, moment.save, moment)
+        except MechinterpError as error:
+            failed.append(str(error))
+    if failed:
+        again = f"; ask for the same collection again, with the same {folder}, to go on from what is written there"
+        raise NotSavedError("; ".join(failed) + again * partial.is_kept, found)
+
+
+def _is_complete(path: Path) -> bool:
+    with suppress(MechinterpError):
+        return path.exists() and SecondMoment.load(path).complete
+    return False

@@ -8,11 +8,13 @@ model.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -24,6 +26,10 @@ from ...runs.versions import versions
 from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
 
 _DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
+_ASYMMETRY = 1e-5
+"""Of the largest entry: more than rounding leaves between the halves of a matrix of single precision."""
+_ROWS = 1024
+"""Rows that are compared to columns at once: a second moment can take gigabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +70,15 @@ class SecondMoment(Spectral):
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
             raise UsageError(f"a second moment is a square matrix, not one of shape {tuple(self.matrix.shape)}")
+        if self.matrix.dtype != torch.float64:
+            raise UsageError(f"a second moment is kept in float64, not in {self.matrix.dtype}; convert it: .double()")
         if self.tokens < 1:
             raise UsageError(f"the second moment of layer {self.layer} averages no token at all; give it some text")
         if not bool(torch.isfinite(self.matrix).all()):
             raise MechinterpError(f"the second moment of layer {self.layer} holds NaN or infinite values")
+        if not _is_symmetric(self.matrix):
+            raise UsageError(f"the matrix given for layer {self.layer} is not symmetric, so it is no second moment")
+        _ = self._made_at
 
     @staticmethod
     def collect(
@@ -99,23 +110,39 @@ class SecondMoment(Spectral):
 
     @staticmethod
     def given(
-        model: Model, layer: int, matrix: Float[Tensor, "d_mlp d_mlp"], *, tokens: int | None = None
+        model: Model,
+        layer: int,
+        matrix: Float[Tensor, "d_mlp d_mlp"] | Float[np.ndarray, "d_mlp d_mlp"],
+        *,
+        tokens: int | None = None,
     ) -> SecondMoment:
         """A second moment that was computed elsewhere.
 
+        Args:
+            model: whose keys it is of.
+            layer: of which layer.
+            matrix: C.
+            tokens: how many keys it averages, where that is known.
+
         Raises:
-            UsageError: not of the size of the model's keys, or not symmetric.
+            UsageError: not of the size of the model's keys, no real numbers, or not symmetric.
+            MechinterpError: NaN or infinite values.
         """
         index = model.layout.check_layer(layer)
-        if tuple(matrix.shape) != (model.d_mlp, model.d_mlp):
+        try:
+            exact = torch.as_tensor(matrix).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UsageError(f"the second moment given for layer {index} is no matrix of numbers: {error}") from error
+        if tuple(exact.shape) != (model.d_mlp, model.d_mlp):
             raise UsageError(
                 f"the keys of {model.name} have {model.d_mlp} entries, but the given matrix has the shape "
-                f"{tuple(matrix.shape)}"
+                f"{tuple(exact.shape)}"
             )
-        exact = matrix.detach().double()
-        if not torch.allclose(exact, exact.T, rtol=1e-5, atol=1e-5 * float(exact.abs().max())):
-            raise UsageError("the given matrix is not symmetric, so it is no second moment")
-        return SecondMoment(index, (exact + exact.T) / 2, tokens or 1, model.fingerprint(), model.name)
+        if exact.is_complex() or exact.dtype == torch.bool:
+            raise UsageError(f"a second moment is a matrix of real numbers, not of {exact.dtype}")
+        exact = exact.double()
+        symmetric = (exact + exact.T) / 2 if _is_symmetric(exact) else exact  # refused below, or NaN, which is, too
+        return SecondMoment(index, symmetric, 1 if tokens is None else tokens, model.fingerprint(), model.name)
 
     def repaired(self, kind: str, strength: float | None = None) -> SecondMoment:
         """The same moment with a named stand-in for its empty directions; see `Repair` for the three kinds.
@@ -186,18 +213,36 @@ class SecondMoment(Spectral):
         Raises:
             MechinterpError: C is singular to working precision (condition number above 1e12) and no repair
                 was named.
-            UsageError: keys of another width.
+            UsageError: keys of another width, or C was changed in place.
         """
         size = self.matrix.shape[0]
         if keys.shape[-1] != size:
             raise UsageError(f"keys of layer {self.layer} have {size} entries, not {keys.shape[-1]}")
+        self._check_untouched()
         columns = keys.detach().to(self.matrix).reshape(-1, size).T
         return self._solver(columns).T.reshape(keys.shape)
 
     def check(self, model: Model, layer: int, *, force: bool = False) -> None:
-        """Refuse to serve another layer or (unless `force`) another model than it was collected from."""
+        """Look whether it may serve an edit of this layer.
+
+        A collection that was interrupted may, with a warning: it says less than was asked for.
+
+        Raises:
+            UsageError: of another layer, one that the model does not have, another size or (unless `force`) another
+                model; or its matrix was changed in place.
+        """
         if layer != self.layer:
             raise UsageError(f"this second moment is of layer {self.layer}, but layer {layer} is to be edited")
+        self._check_model(model, force=force)
+        self._check_untouched()
+        if not self.complete:
+            warnings.warn(
+                f"the second moment of layer {self.layer} is incomplete: its collection was interrupted after "
+                f"{self.tokens:,} tokens; ask for the same collection again to complete it",
+                stacklevel=2,
+            )
+
+    def _check_model(self, model: Model, *, force: bool) -> None:
         found = model.fingerprint()
         if not force and found != self.model:
             raise UsageError(
@@ -207,6 +252,24 @@ class SecondMoment(Spectral):
             )
         if self.matrix.shape[0] != model.d_mlp:
             raise UsageError(f"this second moment has {self.matrix.shape[0]} units, {model.name} has {model.d_mlp}")
+        if not 0 <= self.layer < model.n_layers:
+            raise UsageError(
+                f"this second moment is said to be of layer {self.layer}, but {model.name} has layers 0 to "
+                f"{model.n_layers - 1}"
+            )
+
+    @cached_property
+    def _made_at(self) -> int:
+        """How often the matrix had been changed in place when this was made of it."""
+        return _version(self.matrix)
+
+    def _check_untouched(self) -> None:
+        """What is derived from the matrix is computed once, and would no longer be its own."""
+        if _version(self.matrix) != self._made_at:
+            raise UsageError(
+                f"the matrix of the second moment of layer {self.layer} was changed in place; make another one of the "
+                "changed matrix: dataclasses.replace(moments, matrix=...)"
+            )
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the matrix, its origin and its repair."""
@@ -236,13 +299,13 @@ class SecondMoment(Spectral):
 
         Raises:
             UsageError: no such file, not a second moment, or of another model (both fingerprints are shown).
-            MechinterpError: the file is damaged or cut short.
+            DamagedError: the file does not hold what was written, or is cut short.
         """
         from .moments_io import load_moments
 
         found = load_moments(path)
         if model is not None:
-            found.check(model, found.layer, force=force)
+            found._check_model(model, force=force)
         return found
 
     def __repr__(self) -> str:
@@ -253,3 +316,20 @@ class SecondMoment(Spectral):
             f"{self.matrix.shape[0]} units, {self.tokens:,} tokens in {self.documents:,} "
             f"texts{repair}{partial})"
         )
+
+
+def _is_symmetric(matrix: Float64[Tensor, "d d"]) -> bool:
+    """Up to rounding; NaN is not."""
+    if not matrix.numel():
+        return True
+    low, high = (float(end) for end in matrix.aminmax())
+    allowed = _ASYMMETRY * max(-low, high)
+    return all(
+        bool(((matrix[start : start + _ROWS] - matrix[:, start : start + _ROWS].T).abs() <= allowed).all())
+        for start in range(0, len(matrix), _ROWS)
+    )
+
+
+def _version(matrix: Float64[Tensor, "d d"]) -> int:
+    """PyTorch's count of changes in place; it keeps none of a tensor made in inference mode."""
+    return 0 if matrix.is_inference() else matrix._version

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ...errors import MechinterpError
-from ...runs.tensor_file import read_tensors, write_tensors
+from ...runs.tensors import read_tensors, write_tensors
 from .moments import SecondMoment
 from .spectrum import Repair
 
@@ -26,9 +25,5 @@ def save_moments(moments: SecondMoment, path: str | Path) -> None:
 def load_moments(path: str | Path) -> SecondMoment:
     """Read a saved moment, without asking which model it is for."""
     tensors, header = read_tensors(path, _KIND)
-    try:
-        repair = Repair(**header["repair"]) if header["repair"] else None
-        known = {name: header[name] for name in _HEADER}
-        return SecondMoment(matrix=tensors["matrix"], repair=repair, **known)
-    except (KeyError, TypeError) as error:
-        raise MechinterpError(f"the header of {str(path)!r} is damaged ({error})") from error
+    repair = Repair(**header["repair"]) if header["repair"] else None
+    return SecondMoment(matrix=tensors["matrix"], repair=repair, **{name: header[name] for name in _HEADER})

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...errors import MechinterpError, UsageError
+from ...errors import DamagedError, StorageError
+from ...runs.files import clear_aside
+from ...runs.folder import OutFolder
 from ...runs.hashing import TextHash
-from ...runs.tensor_file import read_tensors, write_tensors
+from ...runs.identity import Identity
+from ...runs.tensors import read_tensors, write_tensors
 from .convergence import Convergence
 from .running_text import Place
 from .sums import Sums
 
+FILE = "collecting.safetensors"
 _KIND = "unfinished second moment"
 _SHARE = 0.05
 """At most this share of the time goes into writing: a hundred layers of a large model take a while."""
@@ -24,49 +29,52 @@ class Partial:
     """One file beside the results; it is removed once they are there.
 
     Args:
-        path: the file.
-        identity: what decides the sums, besides the texts.
+        folder: of the results.
+        fields: what decides the sums, besides the texts.
         every: seconds between one writing and the next.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], *, every: float) -> None:
-        self.path = path
-        self._identity = dict(identity)
+    def __init__(self, folder: OutFolder, fields: Mapping[str, Any], *, every: float) -> None:
+        self._folder = folder
+        self._identity = Identity.of("collection", fields)
         self._every = every
         self._next = time.monotonic() + every
 
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._folder / FILE
+
+    @property
+    def is_kept(self) -> bool:
+        """Something is written down."""
+        return self.path.exists()
+
     def restore(self, sums: Sums, watch: Convergence | None) -> Place:
-        """Fill in what the file holds, and say how far it had come; nothing where there is none.
+        """Fill in what the file holds, and say how far it had come; nothing where there is none, or it is damaged.
 
         Raises:
-            UsageError: it holds the sums of another collection.
-            MechinterpError: it is damaged.
+            UsageError: it holds the sums of another collection, or is no such file.
+            StorageError: it may not be read or written.
         """
-        for left in self.path.parent.glob(f".{self.path.name}.*.part"):
-            left.unlink(missing_ok=True)  # of a process killed while it wrote
+        self._folder.claim(FILE)
+        clear_aside(self.path)
         if not self.path.exists():
             return Place()
-        tensors, header = read_tensors(self.path, _KIND)
         try:
-            found = header["identity"]
-            for name, wanted in self._identity.items():
-                if found[name] != wanted:
-                    raise UsageError(
-                        f"{str(self.path)!r} holds the unfinished sums of another collection: {name} was "
-                        f"{_shortened(found[name])}, not {_shortened(wanted)}; ask for the same again to go on, choose "
-                        "another folder, or delete the file to begin anew"
-                    )
-            place = Place(**header["place"])
-            sums.tokens, sums.documents = header["tokens"], header["documents"]
-            sums.texts = TextHash(header["texts"])
-            for layer, product in sums.products.items():
-                product.copy_(tensors.pop(f"product {layer}"))
-                sums.fourth[layer].copy_(tensors.pop(f"fourth {layer}"))
-            if watch is not None and header["looks"] is not None:
-                watch.restore(tensors, header["looks"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise MechinterpError(f"{str(self.path)!r} is damaged ({error}); delete it to begin anew") from error
-        return place
+            tensors, header = read_tensors(self.path, _KIND)
+        except DamagedError as error:
+            warnings.warn(f"{error}; the collection begins anew", stacklevel=2)
+            return Place()
+        self._identity.check(header["identity"], self.path)
+        sums.tokens, sums.documents = header["tokens"], header["documents"]
+        sums.texts = TextHash(header["texts"])
+        for layer, product in sums.products.items():
+            product.copy_(tensors.pop(f"product {layer}"))
+            sums.fourth[layer].copy_(tensors.pop(f"fourth {layer}"))
+        if watch is not None and header["looks"] is not None:
+            watch.restore(tensors, header["looks"])
+        return Place(**header["place"])
 
     @property
     def due(self) -> bool:
@@ -74,28 +82,32 @@ class Partial:
         return time.monotonic() >= self._next
 
     def write(self, sums: Sums, place: Place, watch: Convergence | None) -> None:
-        """Put the sums of all processes on disk: beside the last ones, whose place they then take."""
+        """Put the sums of all processes on disk: beside the last ones, whose place they then take.
+
+        A disk that is full for now ends nothing: the last ones are still there, and the next writing is tried in time.
+        """
+        if not sums.tokens:
+            return
         started = time.monotonic()
         tensors, looks = ({}, None) if watch is None else watch.state()
         for layer, product in sums.products.items():
             tensors |= {f"product {layer}": product, f"fourth {layer}": sums.fourth[layer]}
         header = {
-            "identity": self._identity,
+            "identity": self._identity.fields,
             "place": asdict(place),
             "tokens": sums.tokens,
             "documents": sums.documents,
             "texts": sums.texts.hexdigest(),
             "looks": looks,
         }
-        write_tensors(self.path, _KIND, tensors, header)
+        try:
+            self._folder.claim(FILE)
+            write_tensors(self.path, _KIND, tensors, header)
+        except StorageError as error:
+            warnings.warn(f"{error}; what is collected so far is kept in memory, and written later", stacklevel=2)
         ended = time.monotonic()
         self._next = ended + max(self._every, (ended - started) / _SHARE)
 
     def remove(self) -> None:
         """The results are there."""
         self.path.unlink(missing_ok=True)
-
-
-def _shortened(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12]

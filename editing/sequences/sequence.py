@@ -7,15 +7,24 @@ two sequences on one model know nothing of each other, and the model is itself a
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Unpack
 
 from ...errors import UsageError
 from ...given import Wholes
 from ...models.model import Model
 from ..editors.protocol import Editor
-from ..editors.supplies import Given, Requests
+from ..editors.registry import editor as named
+from ..editors.supplies import Given, Moments, Requests
 from ..edits.edit import Edit
 from ..hyperparameters import Hparams
+from .saved import SavedSequence, fingerprints
+
+_SETTINGS = (
+    "contexts", "templates", "perplexity_texts", "seed", "force", "allow_conflicts", "allow_disabling",
+    "require_success",
+)  # fmt: skip
+"""Of what was given, all that a file can keep."""
 
 
 class EditSequence:
@@ -46,7 +55,7 @@ class EditSequence:
         # Contexts are sampled once, of the unedited model, and serve every edit.
         seed, contexts = given.get("seed", 0), given.get("contexts")
         self.contexts = editor.contexts(model, self.hparams, contexts, seed)
-        self._layers = layers
+        self._layers = None if layers is None else list(model.layout.check_layers(layers))
         self._given: Given = {**given, "contexts": self.contexts or None}
         self._steps: list[Edit] = []
         self.past: Any = given.get("past")
@@ -69,10 +78,56 @@ class EditSequence:
         with self.model.unchanged(), self.edit.on(self.model) if self._steps else nullcontext():
             job = self.editor.job(self.model, requests, self._layers, hparams=self.hparams, **given)
             made = self.editor.edit(job)
-            if self.editor.remembers:
-                self.past = self.editor.remember(job, made)
-        self._steps.append(made)
+            past = self.editor.remember(job, made) if self.editor.remembers else self.past
+        self._steps, self.past = [*self._steps, made], past  # both or, interrupted, neither
         return made
+
+    def save(self, path: str | Path) -> None:
+        """Write the edits made so far, all settings, and what the method remembers, so that `load` goes on from here.
+
+        Of second moments is written only which they were.
+
+        Raises:
+            UsageError: what a method of your own remembers is of a kind that cannot be written.
+            StorageError: it cannot be written; the sequence is still in memory.
+        """
+        settings = {name: value for name, value in self._given.items() if name in _SETTINGS}
+        SavedSequence(
+            editor=self.editor.name,
+            model=self.model.fingerprint(),
+            model_name=self.model.name,
+            hparams=self.hparams.plain(),
+            moments=fingerprints(self._given.get("moments")),
+            options={"layers": self._layers, **settings},
+            steps=self.steps,
+            past=self.past,
+        ).write(path)
+
+    @staticmethod
+    def load(
+        path: str | Path, model: Model, *, moments: Moments | None = None, editor: Editor[Any] | None = None
+    ) -> EditSequence:
+        """Go on with a saved sequence: the next edit is the one that would have been made had it never been saved.
+
+        Args:
+            path: the file.
+            model: the unedited model.
+            moments: the second moments it was begun with, where its method needs any.
+            editor: a method of your own; default: that of `EDITORS` with its name.
+
+        Raises:
+            UsageError: no such file, no sequence, or one of another model, other second moments or another method.
+            DamagedError: the file does not hold what was written, or is cut short.
+        """
+        saved = SavedSequence.read(path)
+        saved.check(path, model, moments)
+        method = named(saved.editor) if editor is None else editor
+        if method.name != saved.editor:
+            raise UsageError(f"the sequence {str(path)!r} was made by {saved.editor}, not by {method.name}; give that")
+        hparams = method.presets["default"].with_(**saved.figures())
+        sequence = EditSequence(model, method, moments=moments, hparams=hparams, **saved.options)
+        sequence._steps, sequence.past = list(saved.steps), saved.past
+        return sequence
 
     @property
     def steps(self) -> tuple[Edit, ...]:

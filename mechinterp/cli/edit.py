@@ -12,15 +12,20 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
+from ..runs.files import save_somewhere, write_text
+from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
 from . import options
 from .edit_report import print_report
 from .layer_moments import layer_moments
+from .results import kept
 
 if TYPE_CHECKING:
-    from ..editing import Editor, EditRequest
+    from ..editing import Editor, EditRequest, EditSequence
     from ..editing.hyperparameters import Hparams
     from ..models.model import Model
+
+_EDIT, _REPORT, _SEQUENCE = _FILES = ("edit.safetensors", "report.json", "sequence.safetensors")
 
 
 def edit(
@@ -44,7 +49,12 @@ def edit(
         str, typer.Option(help="`default`, or the editor's others: `code` (published implementation), `paper`, ...")
     ] = "default",
     kl: Annotated[bool, typer.Option("--kl/--no-kl", help="The term against essence drift.")] = True,
-    to_hf: Annotated[Path | None, typer.Option(help="Also write the edited model as a Hugging Face folder.")] = None,
+    to_hf: Annotated[
+        Path | None,
+        typer.Option(
+            parser=options.named, metavar="FOLDER", help="Also write the edited model as a Hugging Face folder."
+        ),
+    ] = None,
     require_success: Annotated[bool, typer.Option(help="Exit with 1 if a target is not said.")] = False,
     allow_disabling: Annotated[bool, typer.Option(help="Keep an edit that endangers the model.")] = False,
     allow_conflicts: Annotated[bool, typer.Option(help="Accept facts that contradict each other.")] = False,
@@ -71,12 +81,19 @@ def edit(
             --moments moments/layer-17.safetensors --out needle
     """
     from ..editing import EditRequest, EditSequence
+    from ..editing.edits.export import check_export
 
     one = (prompt, subject, target)
     if (facts is None) == (one == (None, None, None)) or (facts is None and None in one):
         raise UsageError("say what to edit: --prompt, --subject and --target together, or --facts")
     if facts is not None and answer is not None:
         raise UsageError("--answer belongs to --prompt; the facts of --facts bring their own, so leave it out")
+    folder = OutFolder(out)
+    folder.check(*_FILES)
+    if to_hf is not None and to_hf.absolute() == out.absolute():
+        raise UsageError(f"--out and --to-hf are both {str(out)!r}; give two folders")
+    if to_hf is not None and (to_hf.parent != out or out.exists()):  # --out is made when it is needed
+        check_export(to_hf)
     loaded = options.load_model(model, device, dtype, threads)
     if facts is None:
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer, chat=chat)]
@@ -86,7 +103,7 @@ def edit(
     method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, hparams, layer, moments or [])
     found = layer_moments(loaded, layers, moments or (), quiet=quiet) if method.needs_moments else None
-    out.mkdir(parents=True, exist_ok=True)
+    folder.claim(*_FILES)
     sequence = EditSequence(
         loaded, method, layers, moments=found, hparams=hparams, seed=seed, allow_disabling=allow_disabling,
         allow_conflicts=allow_conflicts,
@@ -101,14 +118,18 @@ def edit(
                 raise
             except MechinterpError as error:
                 refused.append(str(error))
+            except KeyboardInterrupt:
+                _keep(sequence, len(steps), folder)
+                raise
             advance(1)
     if not len(sequence):
         raise MechinterpError(refused[0])
     made = sequence.edit
-    made.save(out / "edit.safetensors")
+    save_somewhere(folder / _EDIT, made.save, made)
     reports = [step.report for step in sequence.steps]
     plain = [asdict(report) for report in reports]
-    (out / "report.json").write_text(json.dumps(plain[0] if len(plain) == 1 else plain, indent=1), encoding="utf-8")
+    with kept(f"the edit is in {folder / _EDIT}"):
+        write_text(folder / _REPORT, json.dumps(plain[0] if len(plain) == 1 else plain, indent=1))
     failed = [report.reason for report in reports if not report.success] + refused
     console = Console(soft_wrap=True)
     if len(steps) == 1:
@@ -118,12 +139,23 @@ def edit(
             console.print(f"left out: {reason}", highlight=False, markup=False)
         said = f"{len(steps) - len(failed)} of {len(steps)} edits by {method.name} succeeded when they were made"
         console.print(said, highlight=False)
-    typer.echo(f"written to {out}: edit.safetensors, report.json")
+    typer.echo(f"written to {out}: {_EDIT}, {_REPORT}")
     if require_success and failed:
         raise MechinterpError(f"{len(failed)} of {len(steps)} edits failed: {failed[0]}")
     if to_hf is not None:
-        made.to_hf(loaded, to_hf)
+        with kept(f"the edit is in {folder / _EDIT}"):
+            made.to_hf(loaded, to_hf)
         typer.echo(f"edited model written to {to_hf}")
+
+
+def _keep(sequence: EditSequence, steps: int, folder: OutFolder) -> None:
+    """What an interrupted sequence has made so far, and its memory."""
+    if len(sequence):
+        save_somewhere(folder / _SEQUENCE, sequence.save, sequence)
+        raise MechinterpError(
+            f"interrupted: {len(sequence)} of {steps} edits are kept in {str(folder / _SEQUENCE)!r}; "
+            "EditSequence.load(...) goes on with them, and its .edit is all of them"
+        ) from None
 
 
 def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None, *, chat: bool) -> EditRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ..runs.files import write_text
+from ..runs.folder import OutFolder
 from . import options
 from .evaluate_words import (
     GROUPS,
@@ -20,6 +23,7 @@ from .evaluate_words import (
     ways_of,
     words_of,
 )
+from .results import kept
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References
@@ -93,8 +97,10 @@ def evaluate(
             --references attributes --device cuda --out runs/xl
     """
     from .. import analysis
+    from ..analysis.trials.store import NAMES
     from ..editing.editors.registry import EDITORS, editor
     from ..facts.texts import read_texts
+    from ..runs.ranks import ranks
     from .layer_moments import layer_moments
 
     names = list(EDITORS) if editors == "all" else [editor(name).name for name in words_of(editors)]
@@ -102,51 +108,64 @@ def evaluate(
     wanted, numbers = metrics_of(metrics, held_text is not None), numbers_of(sizes)
     own_layers = layers_given(layers or [])
     chosen = options.choose_facts(facts, limit, relation, seed)
-    loaded = options.load_model(model, device, dtype, threads)
-    asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
-    portability = _portability(facts, chosen, wanted)
-    if chat and portability is not None:
-        portability = {name: one.in_chat(loaded) for name, one in portability.items()}
-    hparams = presets_given(loaded, preset or [], names)
-    held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
-    needed = layers_needed(loaded, names, own_layers)
-    board = analysis.leaderboard(
-        loaded, asked, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
-        moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
-        hparams=hparams, metrics=wanted,
-        portability=portability, references=_references(facts, references, wanted),
-        held_texts=held, allow_conflicts=allow_conflicts, seed=seed, batch_size=batch_size, out=out,
-        progress=not quiet,
-    )  # fmt: skip
-    report(board, out, loaded.name, seed=seed)
+    OutFolder(out).check(*NAMES, *_files(ways, names))
+    with ranks(device or "cpu") as me:
+        quiet = quiet or not me.is_first
+        loaded = options.load_model(model, me.device(device), dtype, threads)
+        asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
+        portability = _portability(facts, chosen, wanted)
+        if chat and portability is not None:
+            portability = {name: one.in_chat(loaded) for name, one in portability.items()}
+        hparams = presets_given(loaded, preset or [], names)
+        held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
+        needed = layers_needed(loaded, names, own_layers)
+        board = analysis.leaderboard(
+            loaded, asked, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
+            moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
+            hparams=hparams, metrics=wanted,
+            portability=portability, references=_references(facts, references, wanted),
+            held_texts=held, allow_conflicts=allow_conflicts, seed=seed, batch_size=batch_size, out=out,
+            progress=not quiet,
+        )  # fmt: skip
+        if me.is_first:
+            with kept(f"all trials are in {out}: start the same evaluation again for the rest"):
+                report(board, out, loaded.name, seed=seed)
+
+
+def _files(ways: Sequence[str], editors: Sequence[str]) -> list[str]:
+    """What a report can consist of."""
+    figures = [*(f"leaderboard-{way}.png" for way in ways), *(f"retention-{editor}.png" for editor in editors)]
+    return ["table.md", "summary.parquet", "records.parquet", "costs.csv", "comparisons.csv", *figures]
 
 
 def report(board: Leaderboard, out: Path, name: str, *, seed: int = 0) -> None:
     """Write the tables and figures of a leaderboard, and print the short table."""
     from .. import analysis
+    from ..analysis.plots.style import save_figure
+    from ..runs.frames import write_frame
     from .printing import print_table
 
-    console = Console(soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
+    console, folder = Console(soft_wrap=True), OutFolder(out)
+    ways = [str(edits) for edits in dict.fromkeys(board.records["edits"])]
+    folder.claim(*_files(ways, list(board.retention)))
     summary = board.summary(seed=seed)
     files = ["table.md", "summary.parquet", "records.parquet", "costs.csv"]
-    (out / "table.md").write_text(board.markdown(summary=summary), encoding="utf-8")
-    summary.to_parquet(out / "summary.parquet", index=False)
-    board.records.to_parquet(out / "records.parquet", index=False)
-    board.costs.to_csv(out / "costs.csv", index=False)
+    write_text(folder / "table.md", board.markdown(summary=summary))
+    write_frame(folder / "summary.parquet", summary, {})
+    write_frame(folder / "records.parquet", board.records, {})
+    write_text(folder / "costs.csv", board.costs.to_csv(index=False))
     compared = board.comparisons(seed=seed)
     if len(compared):
-        compared.to_csv(out / "comparisons.csv", index=False)
+        write_text(folder / "comparisons.csv", compared.to_csv(index=False))
         files.append("comparisons.csv")
-    for edits in dict.fromkeys(board.records["edits"]):
-        figure = analysis.plot_leaderboard(board, str(edits), summary=summary, meta={"model": name})
-        figure.savefig(out / f"leaderboard-{edits}.png", dpi=150)
+    for edits in ways:
+        figure = analysis.plot_leaderboard(board, edits, summary=summary, meta={"model": name})
+        save_figure(figure, folder / f"leaderboard-{edits}.png")
         files.append(f"leaderboard-{edits}.png")
     for editor, found in board.retention.items():
         metric = "ES_acc" if "ES_acc" in set(found.records["metric"]) else str(found.records["metric"].iloc[0])
-        analysis.plot_retention(found, metric, meta={"model": name, "method": editor}).savefig(
-            out / f"retention-{editor}.png", dpi=150
-        )
+        figure = analysis.plot_retention(found, metric, meta={"model": name, "method": editor})
+        save_figure(figure, folder / f"retention-{editor}.png")
         files.append(f"retention-{editor}.png")
     facts = board.records["record"].nunique()
     title = f"{facts} facts on {name}; shares in per cent, with 95 % intervals"

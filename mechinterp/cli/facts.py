@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from ..errors import UsageError
+from ..runs.files import write_text
 from . import options
+from .results import check_new
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
@@ -46,6 +48,9 @@ def facts(
 
     if counterfact is not None and relation is not None:
         raise UsageError("--counterfact writes every fact of a bundled model; leave --relation out, or use --jsonl")
+    for written in (jsonl, counterfact):
+        if written is not None:
+            check_new(written)
     console = Console(soft_wrap=True)
     found = read_facts(source)
     if relation is not None:
@@ -63,7 +68,7 @@ def facts(
     if counterfact is not None:
         if source not in atlas.names():
             raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
-        counterfact.write_text(json.dumps(atlas.counterfact(source), indent=1), encoding="utf-8")
+        write_text(counterfact, json.dumps(atlas.counterfact(source), indent=1))
         console.print(f"written: {counterfact}", highlight=False)
 
 

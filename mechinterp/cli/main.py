@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError
+from ..runs.files import storage_error
 from . import check, demo, edit, evaluate, facts, models, moments, moments_merge, show, trace
 
 app = typer.Typer(
@@ -62,7 +63,8 @@ def main() -> None:
     except MechinterpError as error:
         _leave(str(error), error.exit_code)
     except OSError as error:
-        _leave(f"{error.strerror or error}: {error.filename or 'a file'}; give another --out", 1)
+        found = storage_error(error, error.filename or "a file", "used")
+        _leave(str(found), found.exit_code)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -9,11 +9,14 @@ import typer
 from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
+from ..runs.files import write_text
+from ..runs.folder import OutFolder
 from . import options
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
 
+_CONVERGENCE = "convergence.csv"
 CONVERGED = 0.99
 """The cosine that `--until converged` asks for."""
 
@@ -69,6 +72,7 @@ def moments(
     """
     from .. import atlas
     from ..editing import Convergence, collect_moments
+    from ..editing.moments.collect import names_of
     from ..editing.moments.spectrum import REPAIRS
     from ..facts.chat import in_turns
     from ..facts.texts import read_texts
@@ -79,6 +83,8 @@ def moments(
     wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
+    folder = OutFolder(out)
+    folder.check(*names_of(layer), _CONVERGENCE)
     with ranks(device or "cpu") as me:
         loaded = options.load_model(model, me.device(device), dtype, threads)
         for one in layer:
@@ -93,7 +99,8 @@ def moments(
             max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
         )  # fmt: skip
         if me.is_first:
-            watch.table().to_csv(out / "convergence.csv", index=False)
+            folder.claim(_CONVERGENCE)
+            write_text(folder / _CONVERGENCE, watch.table().to_csv(index=False))
             for index, moment in found.items():
                 path = out / f"layer-{index}.safetensors"
                 moment = moment if repair is None else moment.repaired(repair)

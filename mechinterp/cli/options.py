@@ -16,11 +16,22 @@ if TYPE_CHECKING:
     from ..facts.prompts import Fact
     from ..models.model import Model
 
+
+def named(path: str | Path) -> Path:
+    """A path that a user gave; an empty one would be the folder the user is in."""
+    if not str(path):
+        raise typer.BadParameter("it is empty; give a name ('.' is the folder you are in)")
+    return Path(path)
+
+
 ModelName = Annotated[
     str, typer.Argument(help="`atlas` or `atlas-plain` (bundled), a local folder, or a Hugging Face hub name.")
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random: noise, sampled contexts, choice of facts.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the results go; made if it is not there.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", parser=named, metavar="FOLDER", help="Where the results go; made if it is not there."),
+]
 Device = Annotated[str | None, typer.Option(help="`cpu`, `cuda`, ...; default: where the weights load.")]
 Dtype = Annotated[str | None, typer.Option(help="`float32`, `float64`, `bfloat16`; default: the checkpoint's own.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default: PyTorch's choice.")]

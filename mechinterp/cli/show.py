@@ -43,6 +43,7 @@ def show(
 
 def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path | None) -> None:
     from .. import analysis
+    from ..analysis.plots.style import save_figure
     from ..patching import Table
     from .printing import print_effects
 
@@ -74,7 +75,7 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
             if prompt is None and len(table.prompts) > 1
             else analysis.plot_prompt(table, prompt or table.prompts[0])
         )
-        drawn.savefig(figure, dpi=150)
+        save_figure(drawn, figure)
         console.print(f"written: {figure}", highlight=False)
 
 

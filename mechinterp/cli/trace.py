@@ -10,11 +10,16 @@ import typer
 from rich.console import Console
 
 from ..errors import UsageError
+from ..runs.files import write_text
+from ..runs.folder import OutFolder
 from . import options
+from .results import kept
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
     from ..patching import Table
+
+_EFFECTS, _AIE, _PROMPT = _FILES = ("effects.json", "aie.png", "prompt.png")
 
 
 def trace(
@@ -66,8 +71,11 @@ def trace(
         mechinterp trace atlas --prompt "{} was born in" --subject "Marta Halberg" --out runs/one
     """
     from .. import patching
+    from ..patching.traces.run_directory import NAMES
     from ..runs.ranks import Ranks
 
+    if not explain:
+        OutFolder(out).check(*NAMES, *_FILES)
     loaded = options.load_model(model, device, dtype, threads)
     prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
     prompts = [loaded.chat(fact) for fact in prompts] if chat else prompts
@@ -80,16 +88,19 @@ def trace(
         return
     table = patching.run_plan(plan, out=out, progress=not quiet)
     if Ranks.current().is_first:
-        report(table, out, seed=seed)
+        with kept(f"the table is in {out}: start the same run again for the rest"):
+            report(table, out, seed=seed)
 
 
 def report(table: Table, out: Path, *, seed: int = 0) -> None:
     """Write the effects and figures of a trace, and print what matters of them."""
     from .. import analysis
+    from ..analysis.plots.style import save_figure
     from .printing import print_effects
 
     console = Console(soft_wrap=True)
-    files = ["table.parquet"]
+    folder, files = OutFolder(out), ["table.parquet"]
+    folder.claim(*_FILES)
     if len(table.prompts) > 1:
         effects = analysis.average_indirect_effects(table, seed=seed)
         totals = analysis.average_total_effect(table, seed=seed)
@@ -98,14 +109,14 @@ def report(table: Table, out: Path, *, seed: int = 0) -> None:
             "total_effect": json.loads(totals.reset_index(names="what").to_json(orient="records")),
             "average_indirect_effects": json.loads(effects.to_json(orient="records")),
         }
-        (out / "effects.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        analysis.plot_aie(table, seed=seed).savefig(out / "aie.png", dpi=150)
-        files += ["effects.json", "aie.png"]
+        write_text(folder / _EFFECTS, json.dumps(content, indent=1))
+        save_figure(analysis.plot_aie(table, seed=seed), folder / _AIE)
+        files += [_EFFECTS, _AIE]
         print_effects(console, effects, totals)
-    analysis.plot_prompt(table, table.prompts[0]).savefig(out / "prompt.png", dpi=150)
+    save_figure(analysis.plot_prompt(table, table.prompts[0]), folder / _PROMPT)
     for finding in analysis.diagnose(table):
         console.print(f"note: {finding.sentence}", highlight=False, markup=False)
-    console.print(f"written to {out}: {', '.join([*files, 'prompt.png'])}", highlight=False)
+    console.print(f"written to {out}: {', '.join([*files, _PROMPT])}", highlight=False)
 
 
 def _prompts(

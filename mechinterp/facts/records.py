@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..runs.files import reading
 
 _NAMES = ("case_id", "known_id", "id")
 
@@ -98,11 +99,13 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"the file of facts {str(path)!r} {what}; give the path of a JSON or JSON-lines file")
+    with reading(path):
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise UsageError(f"the file of facts {str(path)!r} {what}; give the path of a JSON or JSON-lines file")
+        content = path.read_bytes()
     try:
-        return path.read_bytes().decode("utf-8-sig")  # some editors put a byte-order mark in front
+        return content.decode("utf-8-sig")  # some editors put a byte-order mark in front
     except UnicodeDecodeError as error:
         raise UsageError(f"{str(path)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
 

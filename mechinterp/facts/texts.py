@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import atlas
 from ..errors import UsageError
+from ..runs.files import reading
 
 
 def read_texts(source: str | Path) -> Iterator[str]:
@@ -37,7 +38,7 @@ def read_texts(source: str | Path) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, without their ends; a byte order mark is no part of the text."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

@@ -22,6 +22,7 @@ from ..facts.chat import Said, in_chat
 from ..facts.encoding import encode, pieces
 from ..facts.prompts import Prompt, Question
 from ..facts.words import check_text
+from ..runs.hashing import tensor_bytes
 from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
@@ -127,7 +128,7 @@ class Model:
         for name, raw in original_names(hf_model).items():
             tensor = fetched(hf_model, raw, state[raw])
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     @property

@@ -1,25 +1,143 @@
-"""Files that are never half there: written aside, then renamed."""
+"""Files that are never half there: written aside, then renamed.  What the system says of them becomes a sentence."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ..errors import MechinterpError, NotSavedError, StorageError, UsageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM)
+_ASIDE = re.compile(r"\.(.+)\.\d+\.part")
 
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an exception."""
+    """A temporary path beside `path` that takes its place when the block ends without an exception.
+
+    Raises:
+        UsageError: `path` is a folder, or empty.
+        StorageError: it cannot be written; what was there before is there still.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with writing(target):
+        if not target.name or target.is_dir():
+            raise UsageError(f"{str(path)!r} is a folder; give the name of a file in it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{threading.get_native_id()}.part")
+        try:
+            yield aside
+            _settle(aside)
+            aside.chmod(0o666 & ~_umask())  # some writers (safetensors) make files that only their owner may read
+            os.replace(aside, target)
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def clear_aside(*paths: Path) -> None:
+    """Remove what killed processes left of `written_aside` of these paths, and nothing else."""
+    names = defaultdict(set)
+    for path in paths:
+        names[path.parent].add(path.name)
+    for folder, ours in names.items():
+        with suppress(OSError):
+            for entry in list(folder.iterdir()):
+                left = _ASIDE.fullmatch(entry.name)
+                if left and left[1] in ours:
+                    entry.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Within the block an error of the operating system about this file is a `StorageError` that says what to do."""
     try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())  # some writers (safetensors) make files that only their owner may read
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """The same for a file that is read; one that is not there is a `UsageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, "read") from error
+
+
+def storage_error(error: OSError, path: str | Path, what: str = "written") -> MechinterpError:
+    """What the operating system says of a file, as a sentence that names it and what can be done.
+
+    Args:
+        error: of the operating system.
+        path: the file.
+        what: was to be done with it: "written", "read", "used".
+    """
+    name, folder = repr(str(path)), repr(str(Path(path).parent))
+    if error.errno in _DENIED:
+        return StorageError(f"{name} may not be {what}: permission denied; ask for the right to, or change its mode")
+    if error.errno in _FULL:
+        return StorageError(f"{name} could not be written: there is no space left on its disk; free some")
+    if error.errno == errno.EROFS:
+        return StorageError(f"{name} could not be written: its file system is read-only; choose another place")
+    if error.errno == errno.EFBIG:
+        return StorageError(
+            f"{name} could not be written: it is larger than a file may be here (a limit of the disk, or `ulimit -f`)"
+        )
+    if error.errno == errno.ENOENT and what != "written":
+        return UsageError(f"there is no file {name}; check the path")
+    if error.errno == errno.ENOENT:
+        return StorageError(f"{name} could not be written: the folder {folder} is gone")
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return UsageError(f"{name} cannot be there: a part of its path is a file and no folder; give another path")
+    if error.errno == errno.EISDIR:
+        return UsageError(f"{name} is a folder; give the name of a file in it")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"the name {name[:60]}... is too long for a file; give a shorter one")
+    return StorageError(f"{name} could not be {what}: {error.strerror or error}")
+
+
+def save_somewhere(path: str | Path, save: Callable[[Path], None], result: object) -> None:
+    """Save a result that took long to make; where its place fails, with the system's temporary files.
+
+    Raises:
+        NotSavedError: it is not where it was to go, but there, or only in memory; it is the error's `result`.
+    """
+    target = Path(path)
+    try:
+        save(target)
+    except MechinterpError as error:
+        try:
+            second = Path(tempfile.mkdtemp(prefix="mechinterp-")) / target.name
+            save(second)
+        except (MechinterpError, OSError):
+            raise NotSavedError(f"{error}; it is still in memory (`result` of this error)", result) from error
+        raise NotSavedError(f"{error}; it is kept in {str(second)!r} instead: move it from there", result) from error
+
+
+def _settle(path: Path) -> None:
+    """Have it on the disk before it takes the place of what is there: else a power cut leaves an empty file."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

@@ -1,8 +1,10 @@
-"""Fingerprints: what a saved moment or edit was made from, as hashes that can be compared."""
+"""Fingerprints: what a file holds and what a result was made from, as hashes that can be compared."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,18 +12,23 @@ from torch import Tensor
 from ..errors import UsageError
 
 
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """The raw bytes of a tensor, whatever its dtype and device."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The raw bytes of a tensor, whatever its dtype and device; no copy of one that lies in main memory."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def tensor_hash(*tensors: Tensor) -> str:
-    """SHA-256 (hex) over the bytes of tensors in order."""
+    """SHA-256 (hex) over the shapes, dtypes and bytes of tensors in order."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+def json_hash(content: Any) -> str:
+    """SHA-256 (hex) over a value of JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def short(fingerprint: str) -> str:

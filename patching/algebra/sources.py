@@ -6,7 +6,6 @@ sources replace what is there; *additive* ones (noise, a learned delta) are adde
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from ...errors import UsageError
 from ...facts.prompts import Prompt
 from ...facts.words import check_spelling, check_subject
 from ...given import texts_of
+from ...runs.hashing import short, tensor_hash
 
 if TYPE_CHECKING:
     from .programs import Program
@@ -130,10 +130,7 @@ class Given(Source):
         object.__setattr__(self, "tensor", self.tensor.detach().clone())
         if not bool(torch.isfinite(self.tensor).all()):
             raise UsageError("the given tensor holds NaN or infinite values")
-        content = self.tensor.cpu().contiguous()
-        digest = hashlib.sha256(f"{tuple(content.shape)} {content.dtype}".encode())
-        digest.update(content.flatten().view(torch.uint8).numpy().tobytes())
-        object.__setattr__(self, "digest", digest.hexdigest()[:12])
+        object.__setattr__(self, "digest", short(tensor_hash(self.tensor)))
 
     @property
     def draws(self) -> int | None:

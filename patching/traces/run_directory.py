@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -17,25 +18,21 @@ from typing import Any
 
 import pandas as pd
 
-from ...errors import MechinterpError, UsageError
-from ...runs.files import written_aside
+from ...errors import DamagedError, MechinterpError, UsageError
+from ...runs.files import clear_aside
+from ...runs.folder import OutFolder
+from ...runs.frames import read_frame, read_frame_meta, write_frame
+from ...runs.identity import Identity, Manifest
 from .planning import Plan
-from .table import Table
 
 TABLE = "table.parquet"
-_FORMAT = 1
-_NAMES = {
-    "model": "model",
+_MANIFEST, _SHARDS = "manifest.json", "shards"
+NAMES = (_MANIFEST, _SHARDS, TABLE)
+"""What a run writes into its folder."""
+
+_WORDS = {
     "fingerprint": "model's weights",
-    "programs": "programs",
-    "prompts": "prompts",
-    "foil": "foil",
-    "seed": "seed",
-    "noise_level": "noise level",
-    "dtype": "dtype",
     "engine": "programs that run plainly",
-    "versions": "versions of the libraries",
-    "format": "format of the directory",
 }
 
 
@@ -44,58 +41,54 @@ class RunDirectory:
     """The folder of one run.
 
     Args:
-        path: the folder.
+        folder: the folder.
         identity: what the run is, as in the manifest.
         groups: numbers of the prompts of each part.
     """
 
-    path: Path
-    identity: dict[str, Any]
+    folder: OutFolder
+    identity: Identity
     groups: tuple[tuple[int, ...], ...]
 
     @staticmethod
-    def open(path: str | Path, plan: Plan) -> RunDirectory:
+    def open(folder: OutFolder, plan: Plan) -> RunDirectory:
         """Make the folder of a plan, or continue the one that is there.
 
         Raises:
-            UsageError: the folder holds another run, a table that is not from a run, or an unreadable manifest.
+            UsageError: the folder holds another run, or files of these names that no run wrote.
+            StorageError: it cannot be written.
         """
-        folder, wanted = Path(path), _identity(plan)
-        manifest = folder / "manifest.json"
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{str(folder)!r} is a file; give the name of a folder for the run")
-        if not manifest.exists():
-            if (folder / TABLE).exists():
-                raise UsageError(
-                    f"{str(folder / TABLE)!r} is there but no manifest.json, so it is not from a run that could be "
-                    "continued; choose another folder"
-                )
-            made = RunDirectory(folder, wanted, tuple(group.indices for group in plan.groups))
-            with written_aside(manifest) as aside:
-                content = {"identity": wanted, "groups": made.groups}
-                aside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            return made
-        try:
-            content = json.loads(manifest.read_text(encoding="utf-8"))
-            found, groups = content["identity"], tuple(tuple(group) for group in content["groups"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{str(manifest)!r} is no readable manifest of a run; choose another folder") from error
-        for name, words in _NAMES.items():
-            if found.get(name) != wanted[name]:
-                raise UsageError(
-                    f"{str(folder)!r} holds another run: its {words} {_differ(found.get(name), wanted[name])}; choose "
-                    "another folder, or ask for the same run again to continue it"
-                )
-        return RunDirectory(folder, wanted, groups)
+        folder.claim(*NAMES)
+        identity = _identity(plan)
+        groups = Manifest(folder, _MANIFEST, identity).open(
+            lambda: _kept(folder.path), [list(group.indices) for group in plan.groups]
+        )
+        return RunDirectory(folder, identity, tuple(tuple(group) for group in groups))
 
-    def missing(self) -> list[int]:
-        """Numbers of the parts that are not finished."""
-        return [number for number in range(len(self.groups)) if not self._is_there(number)]
+    @property
+    def path(self) -> Path:
+        """Of the folder."""
+        return self.folder.path
+
+    def missing(self, *, told: bool = False) -> list[int]:
+        """Numbers of the parts that are not finished, or are damaged.
+
+        Args:
+            told: warn of damaged ones.
+        """
+        return [number for number in range(len(self.groups)) if not self._is_there(number, told=told)]
 
     def write(self, number: int, frames: Sequence[pd.DataFrame], counts: dict[str, Any]) -> None:
-        """Keep a finished part: a frame for each of its prompts."""
-        meta = {"part": number, "run": self._key, "counts": counts, "rows": [len(frame) for frame in frames]}
-        Table(pd.concat(frames, ignore_index=True), meta).save(self._shard(number))
+        """Keep a finished part: a frame for each of its prompts.
+
+        Raises:
+            StorageError: it cannot be written.
+            MechinterpError: the folder of the run is gone.
+        """
+        if not (self.folder / _MANIFEST).exists():
+            raise MechinterpError(f"the run directory {str(self.path)!r} is gone")
+        meta = {**self._belongs(number), "counts": counts, "rows": [len(frame) for frame in frames]}
+        write_frame(self._shard(number), pd.concat(frames, ignore_index=True), meta)
 
     def read(self, number: int) -> tuple[list[pd.DataFrame], dict[str, Any]]:
         """The frames of a finished part's prompts, and what it counted.
@@ -105,52 +98,61 @@ class RunDirectory:
         """
         if not self._is_there(number):
             raise MechinterpError(
-                f"part {number} of the run {str(self.path)!r} is not there; start the same run again to compute it"
+                f"part {number} of the run {str(self.path)!r} is not there or damaged; start the same run again to "
+                "compute it"
             )
-        table = Table.load(self._shard(number))
-        ends = list(accumulate(table.meta["rows"]))
-        frames = [table.frame.iloc[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        return frames, table.meta["counts"]
+        frame, meta = read_frame(self._shard(number))
+        ends = list(accumulate(meta["rows"]))
+        frames = [frame.iloc[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return frames, meta["counts"]
 
     def clear_parts(self) -> None:
         """Remove what killed processes left half written."""
-        for left in self.path.rglob(".*.part"):
-            left.unlink(missing_ok=True)
+        shards = map(self._shard, range(len(self.groups)))
+        clear_aside(*shards, self.folder / TABLE, self.folder / _MANIFEST)
 
-    @property
-    def _key(self) -> str:
-        return hashlib.sha256(json.dumps([self.identity, self.groups], sort_keys=True).encode()).hexdigest()
+    def _belongs(self, number: int) -> dict[str, Any]:
+        """What a part says of itself: its number, its run, its prompts."""
+        return {"part": number, "run": self.identity.key, "prompts": list(self.groups[number])}
 
     def _shard(self, number: int) -> Path:
-        return self.path / "shards" / f"{number:05}.parquet"
+        return self.folder / _SHARDS / f"{number:05}.parquet"
 
-    def _is_there(self, number: int) -> bool:
-        try:
-            meta = Table.load_meta(self._shard(number))
-        except UsageError:  # not there, or cut short by a full disk: computed again
+    def _is_there(self, number: int, *, told: bool = False) -> bool:
+        shard = self._shard(number)
+        if not shard.exists():
             return False
-        return meta.get("run") == self._key and meta.get("part") == number
+        try:
+            meta = read_frame_meta(shard, "part of a run")
+        except (DamagedError, UsageError) as error:
+            if told:
+                warnings.warn(f"{error}; this part of the run is computed again", stacklevel=2)
+            return False
+        return all(meta.get(name) == value for name, value in self._belongs(number).items())
 
 
-def _identity(plan: Plan) -> dict[str, Any]:
+def _kept(folder: Path) -> Iterator[str]:
+    """Of each finished part the run it belongs to; a table whose parts are gone belongs to some run, too."""
+    keys = []
+    for shard in sorted((folder / _SHARDS).glob("*.parquet")):
+        try:
+            keys.append(str(read_frame_meta(shard).get("run")))
+        except MechinterpError:  # damaged: nothing of it is left
+            continue
+    yield from keys or ["a table"] * (folder / TABLE).exists()
+
+
+def _identity(plan: Plan) -> Identity:
     """What decides the numbers of a run."""
     prompts = hashlib.sha256()
     for one in plan.asked:
         content = [one.prompt.prompt.name, one.prompt.prompt.relation, one.prompt.ids, one.prompt.subject, one.answer]
         prompts.update(json.dumps(content).encode())
     meta = plan.meta
-    return {
-        "format": _FORMAT,
+    fields = {
         **{name: meta[name] for name in ("model", "fingerprint", "programs", "seed", "noise_level", "dtype")},
         "prompts": f"{len(plan.asked)} ({prompts.hexdigest()[:16]})",
         "foil": plan.foil,
         "engine": sorted(str(program) for program in plan.plain),
-        "versions": meta["versions"],
     }
-
-
-def _differ(found: object, wanted: object) -> str:
-    if isinstance(found, (str, int, float)) and isinstance(wanted, (str, int, float)):
-        short = [str(value)[:16] if len(str(value)) > 60 else str(value) for value in (found, wanted)]
-        return f"is {short[0]}, not {short[1]}"
-    return "are others"
+    return Identity.of("run", fields, _WORDS)

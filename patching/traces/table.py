@@ -12,25 +12,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...errors import UsageError
-from ...runs.files import written_aside
+from ...runs.frames import read_frame, write_frame
 from ..plain.metrics import METRICS
 
 COLUMNS = (
     "prompt", "relation", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw",
     *METRICS,
 )  # fmt: skip
-_META_KEY = b"mechinterp"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +54,12 @@ class Table:
         return list(dict.fromkeys(self.frame["prompt"]))
 
     def save(self, path: str | Path) -> Path:
-        """Write as Parquet, metadata included."""
-        arrow = pa.Table.from_pandas(self.frame, preserve_index=False)
-        arrow = arrow.replace_schema_metadata(
-            {**(arrow.schema.metadata or {}), _META_KEY: json.dumps(self.meta).encode()}
-        )
-        with written_aside(path) as aside:
-            pq.write_table(arrow, aside, compression="zstd")
+        """Write as Parquet, which any reader takes, with the metadata and a digest of all of it.
+
+        Raises:
+            StorageError: it cannot be written; the table is still in memory.
+        """
+        write_frame(path, self.frame, self.meta)
         return Path(path)
 
     @staticmethod
@@ -73,26 +67,8 @@ class Table:
         """Read a table written by `save`.
 
         Raises:
-            UsageError: no such file, a file cut short, or a Parquet file that is no trace.
+            UsageError: no such file, or a Parquet file that is no trace or carries no digest.
+            DamagedError: the file does not hold what was written, or is cut short.
         """
-        arrow = _read(pq.read_table, path)
-        return Table(arrow.to_pandas(), _meta(arrow.schema))
-
-    @staticmethod
-    def load_meta(path: str | Path) -> dict[str, Any]:
-        """Only what a table was made with; raises as `load`."""
-        return _meta(_read(pq.read_schema, path))
-
-
-def _read(reader: Callable[[str | Path], Any], path: str | Path) -> Any:
-    try:
-        return reader(path)
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {str(path)!r}") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{str(path)!r} is no readable Parquet file (cut short?): {error}") from error
-
-
-def _meta(schema: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((schema.metadata or {}).get(_META_KEY, b"{}"))
-    return found
+        frame, meta = read_frame(path, "table of a trace")
+        return Table(frame, meta)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ...errors import MechinterpError, UsageError
+from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Prompts
 from ...given import Names
 from ...models.model import Model
+from ...runs.folder import OutFolder
 from ...runs.progress import progress_bar
 from ...runs.ranks import Ranks, ranks
 from ..algebra.cells import Cell, cells
@@ -111,7 +112,9 @@ def run_plan(made: Plan, *, out: str | Path | None = None, progress: bool = True
                 f"out is the folder of a run, not a file; give a folder, or table.save({str(out)!r}) afterwards"
             )
         if out is not None:
-            return _in_directory(made, Path(out), me, progress and me.is_first)
+            folder = OutFolder(out)
+            with folder.locked() if me.is_first else nullcontext():
+                return _in_directory(made, folder, me, progress and me.is_first)
         if me.world > 1:
             raise UsageError("several processes trace into one run directory; give out= (--out)")
         return _in_memory(made, progress)
@@ -133,13 +136,13 @@ def _in_memory(made: Plan, progress: bool) -> Table:
     return _table(frames, {**made.meta, **asdict(counts)})
 
 
-def _in_directory(made: Plan, out: Path, me: Ranks, progress: bool) -> Table:
+def _in_directory(made: Plan, out: OutFolder, me: Ranks, progress: bool) -> Table:
     if me.is_first:
         RunDirectory.open(out, made)
     me.barrier()  # the manifest is there
     directory = RunDirectory.open(out, made)
     made = made.regrouped(directory.groups)
-    missing = directory.missing()
+    missing = directory.missing(told=me.is_first)
     me.barrier()  # everybody has seen the same parts missing
     mine = [missing[index] for index in me.share(len(missing))]
     with progress_bar("tracing prompts", len(made.asked), shown=progress) as advance:
@@ -152,7 +155,11 @@ def _in_directory(made: Plan, out: Path, me: Ranks, progress: bool) -> Table:
     me.barrier()  # all parts are there
     if me.is_first:
         table = _merged(directory, range(len(directory.groups)), made.meta)
-        table.save(out / TABLE)
+        try:
+            table.save(out / TABLE)
+        except StorageError as error:
+            kept = f"the table is still in memory (`result` of this error) and its parts are in {out}"
+            raise NotSavedError(f"{error}; {kept}: start the same run again to write it", table) from error
         directory.clear_parts()
     me.barrier()  # the table is there
     return table if me.is_first else Table.load(out / TABLE)
