@@ -71,6 +71,11 @@ def find_subject(text: str, subject: str) -> tuple[int, int]:
     raise UsageError(f"the subject {subject!r} does not stand in {text!r}; check spelling and capitals")
 
 
+def stands_in(text: str, subject: str) -> bool:
+    """Whether the text names the subject in whole words, once or more often."""
+    return subject in text and bool(_occurrences(text, subject)[0])
+
+
 @dataclass(frozen=True)
 class TokenisedPrompt:
     """A prompt as the model sees it.
