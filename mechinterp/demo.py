@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from . import analysis, atlas
+from .analysis.intervals import with_interval
 from .analysis.plots.style import save_figure
 from .editing import Edit, RomeReport, SecondMoment, rome
 from .errors import MechinterpError
@@ -103,7 +104,7 @@ def site_sentences(table: Table, seed: int) -> list[str]:
 
 
 def _points(row: pd.Series) -> str:
-    return f"{100 * row['estimate']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return with_interval(row, ".1f", 100)
 
 
 def _edit_one(console: Console, model: Model, moment: SecondMoment, fact: Fact, out: Path, seed: int) -> None:

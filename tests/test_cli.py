@@ -192,7 +192,10 @@ BAD = {
         ("edit", "atlas", *PROMPT, "--target", "Lumeria", "--preset", "papper", "-q"),
         "papper",
     ),
-    "no moments": (("moments", "atlas", "--layer", "3", "--text", "nowhere.txt", "-q"), "no text file 'nowhere.txt'"),
+    "no moments": (
+        ("moments", "atlas", "--layer", "3", "--text", "nowhere.txt", "-q"),
+        "text file 'nowhere.txt' does not exist",
+    ),
     "no figure": (("show", "nowhere.parquet"), "there is no file 'nowhere.parquet'"),
 }
 

@@ -184,7 +184,7 @@ BAD = {
     "two presets": (("--preset", "small=default", "--preset", "small=default"), "two of the --preset are of small"),
     "no layers": (("--layers", "memit="), "--layers is 'memit='; write EDITOR=LAYERS"),
     "layer out of range": (("--editors", "rome", "--layers", "rome=8"), "layer 8 is out of range"),
-    "no text": (("--held-text", "nowhere.txt"), "there is no text file 'nowhere.txt'"),
+    "no text": (("--held-text", "nowhere.txt"), "the text file 'nowhere.txt' does not exist"),
     "no references": (("--references", "nowhere"), "there is no folder of reference texts 'nowhere'"),
     "no moments": (("--editors", "rome", "--moments", "nowhere"), "nowhere"),
 }

@@ -217,6 +217,9 @@ def test_the_score_is_the_harmonic_mean_of_averages() -> None:
     parts = np.array([2 / 3, 0.75, 0.8])
     assert summary.loc[["ES", "PS", "NS"], "estimate"].to_numpy() == pytest.approx(parts)
     assert summary.loc["S", "estimate"] == pytest.approx(3 / (1 / parts).sum())
+    assert np.isnan(summary.loc["S", "low"])  # three records say too little of others
+    more = pd.concat(pd.DataFrame(rows).assign(record=lambda frame, i=i: frame["record"] + f"-{i}") for i in range(3))
+    summary = summarise(more).set_index("metric")
     assert summary.loc["S", "low"] <= summary.loc["S", "estimate"] <= summary.loc["S", "high"]
     with pytest.raises(UsageError, match="choose record or relation"):
         summarise(pd.DataFrame(rows), cluster="prompt")

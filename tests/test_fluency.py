@@ -13,6 +13,8 @@ from mechinterp import atlas
 from mechinterp.analysis import References, ReferenceText, atlas_references, fluency, read_references
 from mechinterp.analysis.evaluation.fluency import n_gram_entropy, words
 from mechinterp.errors import UsageError
+from mechinterp.facts.prompts import Fact, Prompt
+from mechinterp.facts.words import stands_in
 
 PUBLISHED = {"GPT-2 XL": 626.6, "FT_L": 621.3, "MEND": 627.5, "ROME": 623.1}
 TEXTS = [
@@ -98,9 +100,13 @@ def test_references_are_read_from_a_folder(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("", "holds no reference text"),
-        ("nonsense", "line 1 of .* is no JSON object with"),
-        ('{"relation": "r", "target": "t"}', "line 1 of .* is no JSON object with"),
-        ('{"relation": "r", "target": "t", "text": 3}', "line 1 of .* must be strings"),
+        ("nonsense", "line 1 of .* is cut short or no JSON"),
+        ('{"relation": "r", "target": "t"}', 'line 1 of .* has no "text" that is a text'),
+        ('{"relation": "r", "target": "t", "text": 3}', 'line 1 of .* has no "text" that is a text'),
+        (
+            '{"relation": "r"}\n[]',
+            '(?s)2 of 2 reference texts of .*line 1 .* has no "target" .*line 2 .* no JSON object',
+        ),
     ],
 )
 def test_a_folder_without_references_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
@@ -112,6 +118,15 @@ def test_a_folder_without_references_is_refused(tmp_path: Path, content: str, se
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder of reference texts"):
         read_references(tmp_path / "nowhere")
+
+
+def test_a_subject_is_looked_for_in_whole_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = ["Ann lives in Lund.", "Annabel lives in Oslo.", "Marianne knows Joann.", "We met Ann's cat and 'Ann'."]
+    monkeypatch.setattr(atlas, "corpus", lambda name: corpus)
+    fact = Fact(Prompt("{} lives in", "Ann", "Lund", relation="lives_in"))
+    assert atlas_references([fact]).of("lives_in", "Lund") == (corpus[0], corpus[3])
+    assert [stands_in(text, "Ann") for text in corpus] == [True, False, False, True]
+    assert stands_in("東京都は大きい", "東京")  # where words are not spaced, any place is a word's
 
 
 def test_the_bundled_world_has_references() -> None:

@@ -120,7 +120,7 @@ def test_batches_are_one_edit_of_their_facts(model: Model, facts: list[Fact]) ->
     assert board.notes == (
         "batch edits of 2: 1 of 5 facts are in no group",
         "large is absent from batches of 2: it writes one fact at a time",
-        "batch edits of 2: the intervals are over the facts of 2 edits and say little of other edits",
+        "batch edits of 2: no intervals: 4 facts, and fewer than 5 say too little of others",
     )
     whole = leaderboard(model, facts, ["small"], edits="batch", sizes=[5], progress=False)
     before, after = (values(whole, "small", "batch", 5).xs(stage, level="stage") for stage in ("before", "after"))
@@ -155,7 +155,7 @@ def test_steps_of_several_facts(model: Model, facts: list[Fact]) -> None:
     assert board.retention["small"].records.groupby("step")["record"].nunique().tolist() == [2, 4]
     assert board.notes == (
         "large is absent from sequences: it writes one fact at a time, not 2",
-        "sequential edits of 4: the intervals are over the facts of one edit and say little of other edits",
+        "sequential edits of 4: no intervals: 4 facts, and fewer than 5 say too little of others",
     )
 
 
@@ -300,11 +300,14 @@ def test_the_table_in_words(board: Leaderboard) -> None:
 
 def test_the_figure_shows_the_table(board: Leaderboard) -> None:
     summary = board.summary()
-    for edits, words in ((None, "single edits of 5 facts"), ("sequential", "sequential edits of 4 facts")):
+    for edits, *words in (
+        (None, "single edits of 5 facts", "bars: 95% interval over facts"),
+        ("sequential", "sequential edits of 4 facts", "no intervals: 4 facts, and fewer than 5"),
+    ):
         figure = plot_leaderboard(board, edits, summary=summary, meta={"model": "atlas"})
         figure.savefig(io.BytesIO(), format="png", dpi=40)
         text = "\n".join(part.get_text() for part in figure.findobj(Text))
-        for part in (words, "small", "large", "perplexity (lower is better)", "95% interval", "docs/atlas.md"):
+        for part in (*words, "small", "large", "perplexity (lower is better)", "docs/atlas.md"):
             assert part in text
     cell = (summary["editor"] == "large") & (summary["edits"] == "sequential") & (summary["stage"] == "after")
     expected = summary[cell & (summary["metric"] == "NS")].sort_values("size")["estimate"]

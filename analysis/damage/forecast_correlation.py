@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from ...errors import UsageError
-from ..intervals import MIN_UNITS, bootstrap_mean, percentile, resampling_weights
+from ..intervals import bootstrap_mean, percentile, resampling_weights
 from .known_facts import EDITED
 
 ALL_PAIRS = "all pairs"
@@ -42,7 +42,7 @@ def forecast_correlation(
         damage: of `diff`, of the same edits and facts.
         predictor: "risk" or "overlap".
         level, resamples, seed: of the bootstrap interval.  Edits are resampled, with all their facts; facts, where
-            there is one edit.
+            there is one edit.  Fewer than five edits (of one edit: facts) have no interval.
 
     Returns:
         One row per scope and outcome: scope ("all pairs" of an edit and a fact together; "within an edit", the mean of
@@ -61,15 +61,16 @@ def forecast_correlation(
     }
     edit, x = both["edit"].to_numpy(), both[predictor].to_numpy(float)
     n_edits = len(np.unique(edit))
-    cluster = None if n_edits < MIN_UNITS else [int(label) for label in edit]
+    cluster = None if n_edits == 1 else [int(label) for label in edit]
     ys = [column.to_numpy(float) for column in outcomes.values()]
     blocks = [weighted_spearman(x, ys, block) for block in _weights(len(x), cluster, resamples, seed)]
-    lows, highs = percentile(np.concatenate(blocks, axis=1).T, level)
+    units = len(x) if cluster is None else n_edits
+    lows, highs = percentile(np.concatenate(blocks, axis=1).T, level, units)
     rows = []
     for outcome, y, low, high in zip(outcomes, ys, lows, highs, strict=True):
         rows.append((ALL_PAIRS, outcome, _spearman(x, y), float(low), float(high), len(x), n_edits))
         own = np.array([_spearman(x[edit == one], y[edit == one]) for one in np.unique(edit)])
-        if n_edits >= MIN_UNITS and not np.isnan(own).all():
+        if n_edits > 1 and not np.isnan(own).all():
             found = bootstrap_mean(own, level, resamples, seed)
             rows.append((WITHIN, outcome, float(found.estimate), float(found.low), float(found.high), len(x), n_edits))
     return pd.DataFrame(rows, columns=["scope", "outcome", "estimate", "low", "high", "n_pairs", "n_edits"])

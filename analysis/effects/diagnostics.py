@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ...patching.traces.table import Table
+from ..intervals import FEW_UNITS, MIN_UNITS
 from .effects import indirect_effects, total_effects
 from .windows import window_against_singles
 
@@ -22,7 +23,6 @@ NOISE_FLOOR = 3.0
 SATURATED = 0.99
 """A clean probability above this hides what a site adds."""
 FEW_DRAWS = 10
-FEW_PROMPTS = 20
 INFLATED = 1.5
 """A window doing this many times the sum of its layers is reported."""
 
@@ -107,8 +107,13 @@ def _sample_sizes(table: Table) -> list[Finding]:
         sentence = f"only {_count(draws, 'draw')} of noise per prompt; {FEW_DRAWS} or more keep a cell's noise small"
         findings.append(Finding("few-draws", sentence, draws))
     prompts = corrupted["prompt"].nunique()
-    if prompts < FEW_PROMPTS:
-        sentence = f"only {_count(prompts, 'prompt')}: intervals over prompts are rough below {FEW_PROMPTS}"
+    if prompts < FEW_UNITS:
+        said = (
+            f"no interval over prompts is given below {MIN_UNITS}"
+            if prompts < MIN_UNITS
+            else f"intervals over prompts are rough below {FEW_UNITS}"
+        )
+        sentence = f"only {_count(prompts, 'prompt')}: {said}"
         findings.append(Finding("few-prompts", sentence, prompts))
     return findings
 

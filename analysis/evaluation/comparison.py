@@ -45,7 +45,8 @@ def compare(
         One row per metric, scores such as S included: metric, a, b, difference (a - b), low, high, other_sign (the
         share of resamples in which the difference is zero or has the other sign), n_records (with a value in both).
         Where all records agree on their difference, which resampling cannot see, the interval of a share is as wide as
-        Clopper and Pearson's (see `bootstrap_share`).
+        Clopper and Pearson's (see `bootstrap_share`).  Fewer than `MIN_UNITS` records (or clusters) have neither
+        interval nor other_sign: NaN.
 
     Raises:
         UsageError: other records in a than in b, a metric that one of them lacks, or another cluster.
@@ -109,7 +110,9 @@ def _difference(
     drawn = [_means(values, both, weights) for values in (here, there)]
     replicates = _statistic(drawn[0]) - _statistic(drawn[1])
     difference = float(mean_a - mean_b)
-    low, high = (float(end) for end in percentile(replicates, level))
+    n = int(both.all(axis=1).sum())
+    units = min(n, groups)
+    low, high = (float(end) for end in percentile(replicates, level, units))
     if metric.unit == SHARE:
         reach = 1 - ((1 - level) / 2) ** (1 / groups)
         constant = np.array([len(np.unique(d[m])) == 1 for d, m in zip((here - there).T, both.T, strict=True)])
@@ -119,11 +122,10 @@ def _difference(
         down_a, down_b = (_statistic(np.maximum(0, whole - step)) for whole in (whole_a, whole_b))
         low = min(low, float(mean_a - up_b), float(down_a - mean_b))
         high = max(high, float(up_a - mean_b), float(mean_a - down_b))
-    n = int(both.all(axis=1).sum())
-    if min(n, groups) < MIN_UNITS:
-        low = high = float("nan")
     present = replicates[~np.isnan(replicates)]
     other = float(np.mean(present * np.sign(difference) <= _ROUNDING)) if len(present) else float("nan")
+    if units < MIN_UNITS:
+        low = high = other = float("nan")
     return float(mean_a), float(mean_b), difference, low, high, other, n
 
 

@@ -13,7 +13,6 @@ only within themselves.  A word in no document has the largest idf and counts.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -23,9 +22,12 @@ from pathlib import Path
 
 from ... import atlas
 from ...errors import UsageError
+from ...facts.faults import refuse
 from ...facts.prompts import Fact
+from ...facts.records import BadRecord, record_of_line
+from ...facts.user_files import read_text
+from ...facts.words import stands_in
 from ...given import several, texts_of
-from ...runs.files import reading
 
 _WORD = re.compile(r"\b\w\w+\b")
 
@@ -98,44 +100,39 @@ class References:
         return {word: weight / length for word, weight in weights.items()}
 
 
-def read_references(folder: str | Path) -> list[ReferenceText]:
+def read_references(folder: str | Path, *, skip_bad: bool = False) -> list[ReferenceText]:
     """Reference texts of a folder: its `.jsonl` files, each line {"relation": ..., "target": ..., "text": ...}.
 
+    Args:
+        folder: with the files.
+        skip_bad: leave out lines that are something else, and warn of them, in place of refusing them.
+
     Raises:
-        UsageError: no folder, no such file or no line in it, or a line that is something else (it is named).
+        UsageError: no folder, no such file or no line in it, one that may not be read, or lines that are something else
+            (every one is named, up to ten).
     """
     path = Path(folder)
     if not path.is_dir():
         raise UsageError(f"there is no folder of reference texts {str(folder)!r}")
-    found = []
+    found: list[ReferenceText] = []
+    faults: list[str] = []
     for file in sorted(path.glob("*.jsonl")):
-        with reading(file):
-            content = file.read_bytes()
-        try:
-            lines = content.decode().splitlines()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{str(file)!r} is not UTF-8 text (byte {error.start}); convert it first") from error
-        for number, line in enumerate(lines, start=1):
+        text = read_text(file, "the file of reference texts", "give a folder of .jsonl files")
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                found.append(_reference(line, f"line {number} of {str(file)!r}"))
+                try:
+                    record = record_of_line(line, number, str(file))
+                    found.append(ReferenceText(*map(record.string, ("relation", "target", "text"))))
+                except BadRecord as error:
+                    faults.append(str(error))
+    refuse(faults, len(found) + len(faults), folder, "reference texts", skip_bad=skip_bad)
     if not found:
         raise UsageError(f"the folder {str(folder)!r} holds no reference text: no .jsonl file with a line in it")
     return found
 
 
-def _reference(line: str, where: str) -> ReferenceText:
-    try:
-        record = json.loads(line)
-        fields = [record[name] for name in ("relation", "target", "text")]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UsageError(f'{where} is no JSON object with "relation", "target" and "text"') from error
-    if not all(isinstance(value, str) for value in fields):
-        raise UsageError(f'{where}: "relation", "target" and "text" must be strings')
-    return ReferenceText(*fields)
-
-
 def atlas_references(facts: Sequence[Fact], name: str = "atlas") -> References:
-    """Reference texts from the bundled corpus: its documents that name a subject of which the fact is true.
+    """Reference texts from the bundled corpus: its documents that name, in whole words, a subject of a true fact.
 
     Args:
         facts: of the bundled world; every (relation, answer) among them gets texts.
@@ -145,7 +142,10 @@ def atlas_references(facts: Sequence[Fact], name: str = "atlas") -> References:
         UsageError: no bundled model has this name, or no document names a subject of these facts.
     """
     documents = atlas.corpus(name=name)
-    naming = {subject: [doc for doc in documents if subject in doc] for subject in {fact.subject for fact in facts}}
+    naming = {
+        subject: [document for document in documents if stands_in(document, subject)]
+        for subject in {fact.subject for fact in facts}
+    }
     return References(
         (
             ReferenceText(fact.relation, fact.answer, document)

@@ -20,6 +20,7 @@ from ...facts.spans import ROLES
 from ...patching.traces.table import Table
 from ..effects.averages import average_indirect_effects, average_total_effect
 from ..effects.windows import window_against_singles
+from ..intervals import with_interval
 from .style import (
     COMPONENT_COLOURS,
     COMPONENT_NAMES,
@@ -28,6 +29,7 @@ from .style import (
     SEVERED_DASHES,
     SEVERED_NAMES,
     footnote,
+    interval_note,
     new_figure,
     plain,
     provenance,
@@ -155,13 +157,14 @@ def _title(
     meta: Mapping[str, Any], effects: pd.DataFrame, total: pd.DataFrame | None, metric: str, level: float
 ) -> str:
     lines = [f"Average indirect effect (AIE) of restoring one site: {METRIC_NAMES[metric]}"]
-    lines.append(provenance(meta, int(effects["n_given"].max())))
-    shaded = f"shaded: {level:.0%} interval over prompts"
+    prompts = int(effects["n_given"].max())
+    lines.append(provenance(meta, prompts))
+    shaded = interval_note("shaded", effects, level, prompts, "prompt")
     if total is not None:
         effect = total.loc["total_effect"]
         shaded = (
             f"clean {total.loc['clean', 'estimate']:.3g}, "
             f"corrupted {total.loc['corrupted', 'estimate']:.3g}, "
-            f"total effect {effect['estimate']:.3g} [{effect['low']:.3g}, {effect['high']:.3g}]  ·  {shaded}"
+            f"total effect {with_interval(effect, '.3g')}  ·  {shaded}"
         )
     return "\n".join([*lines, shaded])

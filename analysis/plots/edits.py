@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from ...errors import UsageError
 from ..trials.sweep import layer_summary
 from .aie import draw_line
-from .style import footnote, new_figure, provenance
+from .style import footnote, interval_note, new_figure, provenance
 
 PANELS = {
     "does the edit take?": ("ES", "PS", "S"),
@@ -65,7 +65,7 @@ def plot_edit_by_layer(edits: pd.DataFrame, *, level: float = 0.95, meta: Mappin
     lines = [
         provenance({"model": known.get("model")}) + ("  ·  " if known.get("model") else "")
         + f"{known.get('method', 'edits')} of one fact at one layer, {edited} facts",
-        f"shaded: {level:.0%} interval over facts  ·  faint: the unedited model",
+        f"{interval_note('shaded', summary, level, edited, 'fact')}  ·  faint: the unedited model",
     ]  # fmt: skip
     figure.suptitle("\n".join(lines), fontsize=10)
     footnote(figure, known)

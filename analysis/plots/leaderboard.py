@@ -14,7 +14,7 @@ from ...errors import UsageError
 from ..evaluation.edit_metrics import AFTER, BEFORE
 from ..evaluation.metric_table import METRICS, SHARE
 from ..trials.result import SHOWN, Leaderboard
-from .style import footnote, new_figure, provenance
+from .style import footnote, interval_note, new_figure, provenance
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Okabe and Ito's, by editor; they begin again after the eighth, with other dashes."""
@@ -75,7 +75,7 @@ def plot_leaderboard(
     records = int(part["n_given"].max())
     figure.suptitle(
         f"{name}{'  ·  ' if name else ''}{chosen} edits of {records} facts\n"
-        f"bars: {level:.0%} interval over facts  ·  dotted: the unedited model",
+        f"{interval_note('bars', part, level, records, 'fact')}  ·  dotted: the unedited model",
         fontsize=10,
     )
     footnote(figure, known)

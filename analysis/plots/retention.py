@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from ..evaluation.retention import ENDS, Retention
 from .edits import COLOURS, DASHES
-from .style import footnote, new_figure, provenance, sequential
+from .style import footnote, interval_note, new_figure, provenance, sequential
 
 NAMES = {
     "ES": "new object likelier (ES)",
@@ -38,10 +39,11 @@ def plot_retention(
     """
     matrix = found.matrix(metric)
     known = dict(meta or {})
+    curve = found.curve(level=level)
     panels = 2 + (not found.perplexity.empty)
     figure = new_figure(4.2 * panels, 3.9)
     axes = figure.subplots(1, panels)
-    _curve(axes[0], found, level)
+    _curve(axes[0], found, curve)
     _matrix(axes[1], matrix.to_numpy(float), list(matrix.index), list(matrix.columns), metric)
     if panels > 2:
         axes[2].plot(found.perplexity["edits"], found.perplexity["perplexity"], color="#000000", marker="o", ms=3)
@@ -55,16 +57,16 @@ def plot_retention(
     name = provenance({"model": known.get("model")})
     figure.suptitle(
         f"{name}{'  ·  ' if name else ''}{known.get('method', 'edits')} in sequence, {facts} facts\n"
-        f"shaded: {level:.0%} interval over facts  ·  dotted: the unedited model",
+        f"{interval_note('shaded', curve, level, facts, 'fact')}  ·  dotted: the unedited model",
         fontsize=10,
     )
     footnote(figure, known)
     return figure
 
 
-def _curve(axes: Axes, found: Retention, level: float) -> None:
+def _curve(axes: Axes, found: Retention, curve: pd.DataFrame) -> None:
     before = found.before.groupby("metric")["value"].mean()
-    for metric, line in found.curve(level=level).groupby("metric", sort=False):
+    for metric, line in curve.groupby("metric", sort=False):
         colour, dashes = COLOURS.get(str(metric), "#555555"), DASHES.get(str(metric), "-")
         x = line["later"].to_numpy(float)
         axes.plot(x, line["estimate"].to_numpy(float), color=colour, ls=dashes, marker="o", ms=3,

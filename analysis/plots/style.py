@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
 from ...runs.files import written_aside
+from ..intervals import MIN_UNITS, why_no_interval
 
 COMPONENT_COLOURS = {"resid": "#0072B2", "mlp": "#009E73", "attn": "#D55E00"}
 COMPONENT_NAMES = {"resid": "residual state", "mlp": "MLP", "attn": "attention"}
@@ -75,6 +77,21 @@ def provenance(meta: Mapping[str, Any], n_prompts: int | None = None) -> str:
         listed = [windows] if isinstance(windows, int) else list(windows)
         parts.append("window " + ", ".join(str(window) for window in listed))
     return "  ·  ".join(parts)
+
+
+def interval_note(drawn: str, summary: pd.DataFrame, level: float, units: int, what: str) -> str:
+    """What the shading (or the bars) of a figure is, or why there is none.
+
+    Args:
+        drawn: "shaded" or "bars".
+        summary: with columns low and high.
+        level: of the intervals.
+        units: how many there are at most.
+        what: their name in the singular.
+    """
+    if summary["low"].notna().any():
+        return f"{drawn}: {level:.0%} interval over {what}s"
+    return why_no_interval(units, what) or f"no intervals: fewer than {MIN_UNITS} groups of {what}s"
 
 
 def footnote(figure: Figure, meta: Mapping[str, Any]) -> None:

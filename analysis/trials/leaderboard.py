@@ -26,10 +26,11 @@ from ..evaluation.metric_table import COUNTERFACT, chosen
 from ..evaluation.portability import Portability
 from ..evaluation.references import References
 from ..evaluation.retention import RETAINED
+from ..intervals import MIN_UNITS, why_no_interval
 from .contenders import contender
 from .making import SINGLE, Judging, Trial, try_editor
 from .plans import Plan, check_plan, plan_trials
-from .result import CELL, MIN_GROUPS, Leaderboard
+from .result import CELL, Leaderboard
 from .store import TrialStore
 
 
@@ -193,19 +194,29 @@ def _result(trials: Sequence[tuple[Plan, Trial]], notes: Sequence[str]) -> Leade
     columns = [*CELL, "facts", "failed", "seconds_per_edit", "peak_memory_mb", "memory_is"]
     return Leaderboard(
         pd.concat(records, ignore_index=True), pd.DataFrame(rows, columns=columns), looked,
-        tuple(dict.fromkeys([*notes, *_few_edits([plan for plan, _ in trials]), *said])),
+        tuple(dict.fromkeys([*notes, *_few([plan for plan, _ in trials]), *said])),
     )  # fmt: skip
 
 
-def _few_edits(plans: Sequence[Plan]) -> list[str]:
-    """What the intervals of rows with few edits of several facts do not say."""
-    groups = Counter((plan.contender.name, plan.edits, plan.size) for plan in plans if plan.mode != SINGLE)
-    few = {(edits, size): count for (_, edits, size), count in groups.items() if count < MIN_GROUPS}
-    return [
-        f"{edits} edits of {size}: the intervals are over the facts of {'one edit' if count == 1 else f'{count} edits'}"
-        " and say little of other edits"
-        for (edits, size), count in few.items()
-    ]
+def _few(plans: Sequence[Plan]) -> list[str]:
+    """Of rows with few facts, that they have no intervals; of those with few edits, what their intervals do not say."""
+    facts = {(plan.edits, plan.size): set[str]() for plan in plans}
+    groups: Counter[tuple[str, str, int]] = Counter()
+    for plan in plans:
+        facts[plan.edits, plan.size] |= {fact.id for fact in plan.facts}
+        groups[plan.contender.name, plan.edits, plan.size] += plan.mode != SINGLE
+    few_edits = {(edits, size): count for (_, edits, size), count in groups.items() if 0 < count < MIN_UNITS}
+    found = []
+    for (edits, size), theirs in facts.items():
+        count = few_edits.get((edits, size), 0)
+        if why := why_no_interval(len(theirs), "fact"):
+            found.append(f"{edits} edits of {size}: {why}")
+        elif count:
+            found.append(
+                f"{edits} edits of {size}: the intervals are over the facts of "
+                f"{'one edit' if count == 1 else f'{count} edits'} and say little of other edits"
+            )
+    return found
 
 
 def _digest(thing: object) -> str:

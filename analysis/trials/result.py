@@ -14,12 +14,10 @@ from ..evaluation.edit_metrics import AFTER, BEFORE, summarise
 from ..evaluation.evaluation import Evaluation
 from ..evaluation.metric_table import METRICS, SHARE
 from ..evaluation.retention import Retention
+from ..intervals import MIN_UNITS, with_interval
 
 CELL = ["editor", "edits", "size"]
 """What a row of the table is told by."""
-
-MIN_GROUPS = 5
-"""Edits (or sequences) of a row below which nothing is said of other edits."""
 
 NO_EDIT = "no edit"
 
@@ -58,12 +56,7 @@ class Leaderboard:
             cluster: "record": over facts like these in these edits; "relation"; or "group": over edits (or sequences)
                 like these, whose facts share their fate.  A row of fewer than five edits then has no interval.
         """
-        found = summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
-        if cluster == "group":
-            groups = self.records.groupby(CELL)["group"].nunique()
-            few = [groups[cell] < MIN_GROUPS for cell in found[CELL].itertuples(index=False, name=None)]
-            found.loc[few, ["low", "high"]] = float("nan")
-        return found
+        return summarise(self.records, CELL, level=level, resamples=resamples, seed=seed, cluster=cluster)
 
     def evaluation(self, editor: str, edits: str, size: int) -> Evaluation:
         """The records of one row of the table.
@@ -102,9 +95,9 @@ class Leaderboard:
         """
         rows = [self._row(name, edits, size) for name in (a, b)]
         groups = rows[0]["group"].nunique()
-        if cluster == "group" and groups < MIN_GROUPS:
+        if cluster == "group" and groups < MIN_UNITS:
             raise UsageError(
-                f"{a} has {groups} {edits} edits of {size}, too few to resample by; take {MIN_GROUPS} groups or more, "
+                f"{a} has {groups} {edits} edits of {size}, too few to resample by; take {MIN_UNITS} groups or more, "
                 "or cluster='record'"
             )
         one, other = (Evaluation(row, pd.DataFrame(), pd.DataFrame()) for row in rows)
@@ -176,8 +169,4 @@ def _words(summary: pd.DataFrame, metric: str, decimals: int) -> str:
     if metric not in summary.index:
         return ""
     row, share = summary.loc[metric], METRICS[metric].unit == SHARE
-    estimate, low, high = (
-        f"{(100 if share else 1) * float(row[name]):.{decimals if share else 1}f}"
-        for name in ("estimate", "low", "high")
-    )
-    return estimate if pd.isna(row["low"]) else f"{estimate} [{low}, {high}]"
+    return with_interval(row, f".{decimals}f", 100) if share else with_interval(row, ".1f")

@@ -34,8 +34,10 @@ from typing import Any
 
 from ..errors import UsageError
 from ..runs.files import written_aside
+from ..runs.terminal import brief
 from .prompts import Fact, Prompt, Question
-from .records import Record
+from .records import BadRecord, Record
+from .strict_json import fault_of
 
 _PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer", "join", "turn")
 _QUESTION_FIELDS = ("text", "answer", "join", "turn")
@@ -49,10 +51,10 @@ def own_fact(record: Record) -> Fact:
     prompt = _prompt(record, record.text("subject"))
     target_new = record.optional_text("target_new")
     if record.has("attribute") and target_new is None:
-        raise UsageError(f'{record.where} has "attribute" questions and no "target_new" that they are about; add it')
+        raise BadRecord(f'{record.where} has "attribute" questions and no "target_new" that they are about; add it')
     known = record.fields.get("known")
     if not (known is None or isinstance(known, bool)):
-        raise UsageError(f'the "known" of {record.where} holds {known!r}; write true or false')
+        raise BadRecord(f'the "known" of {record.where} holds {brief(known)}; write true or false')
     return Fact(
         prompt=prompt,
         target_new=target_new,
@@ -71,7 +73,8 @@ def write_jsonl(facts: Sequence[Fact], path: str | Path) -> None:
     """Write facts as JSON lines that `read_jsonl` reads back as equal facts; the file is whole or not there.
 
     Raises:
-        UsageError: no facts, or two with one name, which could not be read back.
+        UsageError: no facts, two with one name, or one that could not be read back (a control character in its subject,
+            half a character); the file is then as it was.
     """
     if not facts:
         raise UsageError(f"there are no facts to write to {str(path)!r}; give at least one")
@@ -80,33 +83,42 @@ def write_jsonl(facts: Sequence[Fact], path: str | Path) -> None:
         if fact.id in seen:
             raise UsageError(f"two facts are called {fact.id!r}; give their prompts different ids before writing them")
         seen.add(fact.id)
+    lines = [_line(fact, f"the fact {brief(fact.id)}") for fact in facts]
     with written_aside(path) as aside:
-        lines = [json.dumps(_fields(fact), ensure_ascii=False) + "\n" for fact in facts]
-        aside.write_text("".join(lines), encoding="utf-8", newline="\n")
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _line(fact: Fact, called: str) -> str:
+    """A fact as a line, proved by reading it back."""
+    fields = _fields(fact)
+    back = Record(called, fields)
+    if fault := fault_of(fields):
+        raise BadRecord(f"{called} {fault}; it could not be read back, so nothing was written")
+    if back.make(own_fact, back) != fact:
+        raise UsageError(f"{called} could not be read back as it is, so nothing was written; look at its texts")
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _only(record: Record, names: Sequence[str]) -> None:
     for key in record.fields:
         if key not in names:
-            raise UsageError(f'{record.where} has the unknown field "{key}"; the fields are {", ".join(names)}')
+            named = brief(key, 40)[1:-1]
+            raise BadRecord(f'{record.where} has the unknown field "{named}"; the fields are {", ".join(names)}')
 
 
 def _prompt(record: Record, subject: str) -> Prompt:
     """The prompt a record gives as a template, or as a sentence in which the subject is searched for."""
     if record.has("template") == record.has("prompt"):
         has = 'both "template" and' if record.has("template") else 'neither "template" nor'
-        raise UsageError(f'{record.where} has {has} "prompt"; give one of them')
+        raise BadRecord(f'{record.where} has {has} "prompt"; give one of them')
     answer = record.optional_text("answer")
     id = record.name("id") if record.has("id") else ""
     relation = record.optional_text("relation") or ""
     text = record.text("template" if record.has("template") else "prompt")
     join, turn = _joined(record)
-    try:
-        if record.has("template") or "{}" in text:
-            return Prompt(text, subject, answer, id, relation, join, turn)
-        return Prompt.find(text, subject, answer, id=id, relation=relation, join=join)
-    except UsageError as error:
-        raise UsageError(f"{record.where}: {error}") from error
+    if record.has("template") or "{}" in text:
+        return record.make(Prompt, text, subject, answer, id, relation, join, turn)
+    return record.make(Prompt.find, text, subject, answer, id=id, relation=relation, join=join)
 
 
 def _other_prompt(record: Record, value: Any, subject: str) -> Prompt:
@@ -121,17 +133,19 @@ def _questions(record: Record, key: str, answer: str | None = None) -> tuple[Que
     found = []
     for item in record.items(key):
         if isinstance(item, str) and item.strip() and key != "one_hop":
-            found.append(Question(item, answer))
+            text = Record(record.where, {key: item}).text(key)
+            found.append(record.make(Question, text, answer))
             continue
         if isinstance(item, str):
-            raise UsageError(
-                f'the "{key}" of {record.where} holds {item!r} alone; write {{"text": ..., "answer": ...}}'
+            raise BadRecord(
+                f'the "{key}" of {record.where} holds {brief(item)} alone; write {{"text": ..., "answer": ...}}'
             )
         question = record.within(key, item)
         _only(question, _QUESTION_FIELDS)
         if "answer" not in question.fields:
-            raise UsageError(f'{question.where} has no "answer"; add it, or null for none')
-        found.append(Question(question.text("text"), question.optional_text("answer"), *_joined(question)))
+            raise BadRecord(f'{question.where} has no "answer"; add it, or null for none')
+        text, answer = question.text("text"), question.optional_text("answer")
+        found.append(question.make(Question, text, answer, *_joined(question)))
     return tuple(found)
 
 

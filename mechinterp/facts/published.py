@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
+from ..runs.terminal import brief
 from .prompts import Fact, Prompt, Question
-from .records import Record
+from .records import BadRecord, Record
 
 
 def known_fact(record: Record) -> Fact:
@@ -14,16 +14,16 @@ def known_fact(record: Record) -> Fact:
     to just before the attribute; the prompt is what was traced, so the template is taken with that continuation.
     """
     subject = record.text("subject")
-    short = prompt_of(record, record.text("template"), subject, None)
+    short = record.make(Prompt, record.text("template"), subject)
     text = record.text("prompt")
     if not text.startswith(short.text):
-        raise UsageError(
-            f"{record.where} has the prompt {text!r}, which does not begin with its template filled in, "
-            f"{short.text!r}; make them agree"
+        raise BadRecord(
+            f"{record.where} has the prompt {brief(text)}, which does not begin with its template filled in, "
+            f"{brief(short.text)}; make them agree"
         )
     return Fact(
-        prompt_of(
-            record,
+        record.make(
+            Prompt,
             short.template + text[len(short.text) :],
             subject,
             record.text("attribute"),
@@ -42,8 +42,8 @@ def counterfact_fact(record: Record) -> Fact:
     rewrite = record.child("requested_rewrite")
     true, new = rewrite.child("target_true").text("str"), rewrite.child("target_new").text("str")
     return Fact(
-        prompt=prompt_of(
-            rewrite,
+        prompt=rewrite.make(
+            Prompt,
             rewrite.text("prompt"),
             rewrite.text("subject"),
             true,
@@ -51,18 +51,12 @@ def counterfact_fact(record: Record) -> Fact:
             relation=rewrite.optional_text("relation_id") or "",
         ),
         target_new=new,
-        paraphrases=tuple(Question(text, true) for text in record.texts("paraphrase_prompts")),
-        neighbourhood=tuple(Question(text, true) for text in record.texts("neighborhood_prompts")),
-        attribute=tuple(Question(text, new) for text in record.texts("attribute_prompts")),
+        paraphrases=_questions(record, "paraphrase_prompts", true),
+        neighbourhood=_questions(record, "neighborhood_prompts", true),
+        attribute=_questions(record, "attribute_prompts", new),
         generation=record.texts("generation_prompts"),
     )
 
 
-def prompt_of(
-    record: Record, template: str, subject: str, answer: str | None, *, id: str = "", relation: str = ""
-) -> Prompt:
-    """A prompt whose faults are told with the record they stand in."""
-    try:
-        return Prompt(template, subject, answer, id, relation)
-    except UsageError as error:
-        raise UsageError(f"{record.where}: {error}") from error
+def _questions(record: Record, key: str, answer: str) -> tuple[Question, ...]:
+    return tuple(record.make(Question, text, answer) for text in record.texts(key))

@@ -1,6 +1,7 @@
 """Files of facts: known_1000 and CounterFact as published, and JSON lines of the user's own.
 
-Whatever is wrong with a file is said in one sentence that names the record, and then nothing of it is returned.
+Whatever is wrong with a file is said in one message that names every bad record, and then nothing of it is returned;
+unless the user has the bad ones left out, which is said too.
 """
 
 from __future__ import annotations
@@ -10,84 +11,103 @@ from pathlib import Path
 
 from .. import atlas
 from ..errors import UsageError
+from ..runs.terminal import brief
+from .faults import refuse
 from .jsonl import own_fact
 from .jsonl import write_jsonl as write_jsonl
 from .prompts import Fact
 from .published import counterfact_fact, known_fact
-from .records import Record, read_records
+from .records import Record, RecordFile, read_records
+
+FactOf = Callable[[Record], Fact]
 
 
-def read_facts(source: str | Path) -> list[Fact]:
+def read_facts(source: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of a bundled model or of a file, whichever of the three shapes it has (its first record says).
 
     Args:
         source: `"atlas"` or `"atlas-plain"` (where `known` says what that model knows), or the path of a known_1000,
             CounterFact or JSON-lines file.
+        skip_bad: leave out records that are wrong, and warn of them, in place of refusing the file.
 
     Raises:
-        UsageError: no such file, or anything wrong with it (the record is named).
+        UsageError: no such file, or anything wrong with it (every bad record is named, up to ten).
     """
     if str(source) in atlas.names():
         return atlas.facts(str(source))
-    records = read_records(source)
-    return _facts(records, _shape(records[0]))
+    file = read_records(source)
+    return _facts(file, _shape(file), skip_bad=skip_bad)
 
 
-def read_known(path: str | Path) -> list[Fact]:
+def read_known(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of known_1000 (Meng et al. 2022), ids `"known_1000/0"` and so on; the answer is the attribute.
 
     Raises:
-        UsageError: no such file, or anything wrong with it (the record is named).
+        UsageError: no such file, or anything wrong with it, as in `read_facts`.
     """
-    return _facts(read_records(path), known_fact)
+    return _facts(read_records(path), known_fact, skip_bad=skip_bad)
 
 
-def read_counterfact(path: str | Path) -> list[Fact]:
+def read_counterfact(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of CounterFact (Meng et al. 2022), ids `"counterfact/0"` and so on, with the questions around them.
 
     Raises:
-        UsageError: no such file, or anything wrong with it (the record is named).
+        UsageError: no such file, or anything wrong with it, as in `read_facts`.
     """
-    return _facts(read_records(path), counterfact_fact)
+    return _facts(read_records(path), counterfact_fact, skip_bad=skip_bad)
 
 
-def read_jsonl(path: str | Path) -> list[Fact]:
+def read_jsonl(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of the user's own, one JSON object on each line (or one JSON array of them).
 
     The least a line can hold is `{"template": "{} is in", "subject": "Rome", "answer": "Italy"}`, or "prompt" with a
     finished sentence in place of "template"; `mechinterp.facts.jsonl` lists the other fields.
 
     Raises:
-        UsageError: no such file, or anything wrong with it (the line is named), such as a field of unknown name.
+        UsageError: no such file, or anything wrong with it, such as a field of unknown name; as in `read_facts`.
     """
-    return _facts(read_records(path), own_fact)
+    return _facts(read_records(path), own_fact, skip_bad=skip_bad)
 
 
-def _shape(record: Record) -> Callable[[Record], Fact]:
-    if record.has("requested_rewrite"):
-        return counterfact_fact
-    if record.has("known_id"):
-        return known_fact
-    if record.has("template") or record.has("prompt"):
+def _shape(file: RecordFile) -> FactOf:
+    """What the file's facts are read by: its first record that has a shape says."""
+    shapes: dict[str, FactOf] = {
+        "requested_rewrite": counterfact_fact, "known_id": known_fact, "template": own_fact, "prompt": own_fact
+    }  # fmt: skip
+    for record in file.records:
+        for key, fact_of in shapes.items():
+            if record.has(key):
+                return fact_of
+    if not file.records:
         return own_fact
     raise UsageError(
-        f'{record.where} is no fact: it has neither "requested_rewrite" (CounterFact) nor "known_id" (known_1000) nor '
-        '"template" or "prompt" (JSON lines); give a file of one of these shapes'
+        f'{file.records[0].where} is no fact: it has neither "requested_rewrite" (CounterFact) nor "known_id" '
+        '(known_1000) nor "template" or "prompt" (JSON lines); give a file of one of these shapes'
     )
 
 
-def _facts(records: list[Record], fact_of: Callable[[Record], Fact]) -> list[Fact]:
+def _facts(file: RecordFile, fact_of: FactOf, *, skip_bad: bool) -> list[Fact]:
     """All facts, each with a name of its own."""
     facts: list[Fact] = []
+    faults: list[str] = []
     places: dict[str, str] = {}
-    for record in records:
-        fact = _fact(record, fact_of)
+    for entry in file.entries:
+        if isinstance(entry, str):
+            faults.append(entry)
+            continue
+        try:
+            fact = entry.make(fact_of, entry)
+        except UsageError as error:
+            faults.append(str(error))
+            continue
         if fact.id in places:
-            raise UsageError(
-                f'{record.where} is called {fact.id!r} like {places[fact.id]}; give each an "id" of its own'
+            faults.append(
+                f'{entry.where} is called {brief(fact.id)} like {places[fact.id]}; give each an "id" of its own'
             )
-        places[fact.id] = record.where
+            continue
+        places[fact.id] = entry.where
         facts.append(fact)
+    refuse(faults, len(file.entries), file.path, skip_bad=skip_bad)
     return facts
 
 

@@ -75,6 +75,11 @@ def occurrences(text: str, subject: str) -> tuple[list[tuple[int, int]], list[tu
     return whole, inside
 
 
+def stands_in(text: str, subject: str) -> bool:
+    """Whether the text names the subject in whole words, once or more often."""
+    return subject in text and bool(occurrences(text, subject)[0])
+
+
 def find_subject(text: str, subject: str) -> tuple[int, int]:
     """Character span [start, end) of the subject, found as whole words.
 

@@ -102,9 +102,12 @@ def average_indirect_effect(
 
 
 def bootstrap_mean_loop(
-    values: Sequence[float], weights: Sequence[Sequence[float]], level: float
+    values: Sequence[float], weights: Sequence[Sequence[float]], tail: float
 ) -> tuple[float, float, float]:
-    """Percentile interval from the same resamples, one resample at a time; NaN values are passed over."""
+    """Percentile interval from the same resamples, one resample at a time; NaN values are passed over.
+
+    `tail` is the share of resampled means below (and above) the interval.
+    """
     present = [value for value in values if not np.isnan(value)]
     means = []
     for row in weights:
@@ -112,7 +115,7 @@ def bootstrap_mean_loop(
         if sample:
             means.append(statistics.fmean(sample))
     means.sort()
-    return statistics.fmean(present), _quantile(means, (1 - level) / 2), _quantile(means, (1 + level) / 2)
+    return statistics.fmean(present), _quantile(means, tail), _quantile(means, 1 - tail)
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:
