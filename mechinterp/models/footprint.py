@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import constants, get_safetensors_metadata, try_to_load_from_cache
 
 from ..errors import MechinterpError
+from .weight_files import shards
 
 _BITS = {
     "F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "F8_E4M3": 8,
@@ -70,11 +71,8 @@ def _weight_files(source: str | Path) -> list[Path]:
         if not isinstance(cached, str):
             return []
         folder = Path(cached).parent
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():  # other shards may lie beside those that are loaded
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [folder / name for name in names if (folder / name).is_file()]
-    return sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
+    named = [file for file in shards(folder) if file.is_file()]
+    return named or sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
 
 
 def _on_the_hub(name: str) -> list[tuple[str, int]]:

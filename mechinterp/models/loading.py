@@ -78,10 +78,14 @@ def load(
     else:
         folder, called = locate(str(source)), name or Path(str(source)).name
         check_fits(folder, called, device, dtype, spread=device_map is not None)
-        hf_model, found = read_checkpoint(
-            folder, dtype, bundled=str(source) in atlas.names(), device_map=device_map, offload_folder=offload_folder
+        hf_model, tokenizer = read_checkpoint(
+            folder,
+            dtype,
+            tokenizer=tokenizer,
+            bundled=str(source) in atlas.names(),
+            device_map=device_map,
+            offload_folder=offload_folder,
         )
-        tokenizer = tokenizer or found
     if dtype is not None and hf_model.dtype != dtype:
         hf_model = hf_model.to(dtype)
     if device is not None:
