@@ -41,17 +41,26 @@ _COMPUTED = re.compile(r"(^|\.)((cross)?att(entio)?n\.(masked_)?bias|(rotary_emb
 """What old checkpoints keep and is computed now: masks, rotary frequencies, positions."""
 
 
-def locate(source: str) -> str:
+def locate(source: str | Path) -> str:
     """A folder that holds weights, or the name of a model that the hub has.
+
+    A name of a bundled model is that model, a `Path` that is there the folder.
 
     Raises:
         UsageError: no such model or folder, or a folder without (all its) weights; a name that is not on this machine
             while the hub is switched off (HF_HUB_OFFLINE).
         MechinterpError: the hub cannot be reached, or gives the model only to those it knows.
     """
-    if source in atlas.names():
+    path, is_path = Path(source).expanduser(), isinstance(source, Path)
+    source = str(source)
+    if source in atlas.names() and not (is_path and path.is_dir()):
+        if (path / "config.json").is_file():
+            warnings.warn(
+                f"{source!r} is the bundled model, and there is also a folder of this name with a model; for that one "
+                f"write './{source}'",
+                stacklevel=3,
+            )
         return str(atlas.folder(source))
-    path = Path(source).expanduser()
     if path.is_dir():
         check_folder(path)
         return str(path)
@@ -103,7 +112,7 @@ def read_checkpoint(
     dtype: torch.dtype | None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    bundled: bool = False,
+    quiet: bool = False,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -111,9 +120,9 @@ def read_checkpoint(
 
     Args:
         source: as `locate` gives it.
-        dtype: of the weights; None: float32 if bundled, otherwise as they are stored.
+        dtype: of the weights; None: as the configuration says, or as they are stored.
         tokenizer: instead of the one beside the weights.
-        bundled: one of our own.
+        quiet: no progress bar.
         device_map: where each layer goes (transformers and accelerate); None: wherever they are read, on the CPU.
         offload_folder: where layers on "disk" are kept.
 
@@ -126,7 +135,7 @@ def read_checkpoint(
     if offload_folder is not None:
         placed["offload_folder"] = str(offload_folder)
     showed_bars = hf_logging.is_progress_bar_enabled()
-    if bundled:  # nothing worth a bar: it is read from disk in a moment
+    if quiet:
         hf_logging.disable_progress_bar()
     try:
         with _read(source, "the configuration"):
@@ -135,7 +144,7 @@ def read_checkpoint(
         with _read(source, "the weights"), _without_report():
             hf_model, info = family.from_pretrained(
                 source,
-                dtype=dtype or (torch.float32 if bundled else "auto"),
+                dtype=dtype or "auto",
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are told below, and refused

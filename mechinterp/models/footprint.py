@@ -47,13 +47,14 @@ def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint
 
     Args:
         source: as `checkpoints.locate` gives it.
-        dtype: of the loaded model; None: as stored.
+        dtype: of the loaded model; None: as its configuration says, or as stored.
 
     Returns:
         None where it cannot be known before reading: the hub is not asked or does not say, or the files are no
         safetensors files.
     """
     parameters = stored = loaded = 0
+    dtype = dtype or _configured(source)
     files = _weight_files(source)
     tensors = [entry for file in files for entry in _tensors(file)] if files else _on_the_hub(str(source))
     for kind, numbers in tensors:
@@ -64,13 +65,30 @@ def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint
     return Footprint(parameters, stored, loaded) if parameters else None
 
 
+def _folder(source: str | Path) -> Path | None:
+    """Where the files of a folder or hub name lie on this machine."""
+    if Path(source).is_dir():
+        return Path(source)
+    cached = try_to_load_from_cache(str(source), "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _configured(source: str | Path) -> torch.dtype | None:
+    """The dtype in which transformers loads a checkpoint that was stored in another."""
+    folder = _folder(source)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return None
+    name = (config.get("dtype") or config.get("torch_dtype")) if isinstance(config, dict) else None
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    return found if isinstance(found, torch.dtype) else None
+
+
 def _weight_files(source: str | Path) -> list[Path]:
-    folder = Path(source)
-    if not folder.is_dir():
-        cached = try_to_load_from_cache(str(source), "config.json")
-        if not isinstance(cached, str):
-            return []
-        folder = Path(cached).parent
+    folder = _folder(source)
+    if folder is None:
+        return []
     named = [file for file in shards(folder) if file.is_file()]
     return named or sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import atlas
 from ..errors import MechinterpError, UsageError
 from .bridging import bridge_of, check_finite
+from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
 from .footprint import check_fits
 from .layout import Layout
@@ -41,10 +42,11 @@ def load(
 
     Args:
         source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
-            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.
+            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.  A
+            bundled model is known by its weights, from wherever they were read.
         tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
         device: where to put the model ("cpu", "cuda", "mps"); a model handed over stays where it is.
-        dtype: e.g. `torch.float64`; default: float32 for the bundled models, the checkpoint's own for others.
+        dtype: e.g. `torch.float64`; default: the checkpoint's own (of the bundled models float32).
         device_map: for a model that does not fit on one device: "auto", or module name -> device, "cpu" or "disk"
             (accelerate's own).  Layers that wait in memory or on disk are traced like others and cannot be edited.
         offload_folder: where layers on "disk" are kept.
@@ -76,13 +78,13 @@ def load(
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
-        folder, called = locate(str(source)), name or Path(str(source)).name
+        folder, called = locate(source), name or Path(source).name
         check_fits(folder, called, device, dtype, spread=device_map is not None)
         hf_model, tokenizer = read_checkpoint(
             folder,
             dtype,
             tokenizer=tokenizer,
-            bundled=str(source) in atlas.names(),
+            quiet=str(source) in atlas.names(),  # read from disk in a moment
             device_map=device_map,
             offload_folder=offload_folder,
         )
@@ -92,9 +94,8 @@ def load(
         if is_spread(hf_model):
             raise UsageError("this model is spread over several places by its device_map; leave out device")
         hf_model = hf_model.to(device)
-    bundled = isinstance(source, str) and source in atlas.names()
     bridge = bridge_of(hf_model, tokenizer, called)
-    return _finish(bridge, tokenizer, called, stack, decoder_prefix, bundled=bundled)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix)
 
 
 def _from_bridge(
@@ -124,9 +125,7 @@ def _finish(
     name: str,
     stack: str | None,
     decoder_prefix: str,
-    *,
-    bundled: bool = False,
 ) -> Model:
     patched, start = stack_of(bridge, stack, name), decoder_start(bridge, tokenizer, decoder_prefix, name)
     layout = Layout(bridge, preflight(bridge, name, patched), patched)
-    return Model(bridge, tokenizer, layout, name, bundled, start)
+    return Model(bridge, tokenizer, layout, name, bundled_name(bridge.original_model), start)
