@@ -61,11 +61,13 @@ def locate(source: str | Path) -> str:
                 stacklevel=3,
             )
         return str(atlas.folder(source))
-    if path.is_dir():
+    if path.is_dir() and source.strip():
         check_folder(path)
         return str(path)
     if path.is_file():
         check_file(path)
+    if not source.strip():
+        raise UsageError(f"{source!r} is no name of a model; the bundled models are {' and '.join(atlas.names())}")
     if path.is_absolute() or source.startswith(("./", "../")) or source.count("/") > 1:
         raise UsageError(f"there is no folder {source!r}; check the path")
     try:

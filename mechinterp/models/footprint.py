@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import constants, get_safetensors_metadata, try_to_load_from_cache
 
 from ..errors import MechinterpError
+from .placement import named_device
 from .weight_files import shards
 
 _BITS = {
@@ -116,7 +117,7 @@ def _tensors(file: Path) -> list[tuple[str, int]]:
 
 def memory_of(device: str | torch.device | None) -> int | None:
     """All memory that a device has, in bytes; None where nobody says."""
-    place = torch.device("cpu" if device is None else device)
+    place = named_device(device)
     if place.type == "cuda" and torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(place).total_memory)
     try:

@@ -19,9 +19,10 @@ from .bridging import bridge_of, check_finite
 from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
 from .footprint import check_fits
+from .given import check_tokenizer, unwrapped
 from .layout import Layout
 from .model import Model
-from .placement import is_spread
+from .placement import check_device, dtype_of, is_spread
 from .preflight import preflight
 from .stacks import decoder_start, stack_of
 
@@ -31,7 +32,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
     name: str | None = None,
@@ -42,8 +43,9 @@ def load(
 
     Args:
         source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
-            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.  A
-            bundled model is known by its weights, from wherever they were read.
+            Face model (it is wrapped in place: deep-copy it first if you need it plain; a compiled or parallel one is
+            taken out of its wrapper) or a TransformerBridge.  A bundled model is known by its weights, from wherever
+            they were read.
         tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
         device: where to put the model ("cpu", "cuda", "mps"); a model handed over stays where it is.
         dtype: e.g. `torch.float64`; default: the checkpoint's own (of the bundled models float32).
@@ -57,12 +59,15 @@ def load(
             only pre-trained answers "Paris is in <extra_id_0>" after "<extra_id_0>".
 
     Raises:
-        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
-            for a TransformerBridge; a device_map beside a device, or for a model in memory; an unknown stack, or a
-            stack or decoder_prefix for a model with one stack.
+        UsageError: unknown name (near names are listed), something that is no model, a folder without weights, no
+            tokenizer; a dtype or device that does not exist, or for a TransformerBridge; a device_map beside a device,
+            or for a model in memory; an unknown stack, or a stack or decoder_prefix for a model with one stack.
         MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
             architecture that TransformerLens does not bridge or that fails the preflight.
     """
+    source = unwrapped(source)
+    check_tokenizer(tokenizer)
+    dtype = dtype_of(dtype)
     if isinstance(source, TransformerBridge):
         if dtype is not None or device is not None:
             raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
@@ -76,10 +81,12 @@ def load(
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
+        check_device(device)
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
         folder, called = locate(source), name or Path(source).name
         check_fits(folder, called, device, dtype, spread=device_map is not None)
+        check_device(device)
         hf_model, tokenizer = read_checkpoint(
             folder,
             dtype,
