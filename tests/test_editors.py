@@ -38,6 +38,7 @@ from mechinterp.editing import (
     rome,
 )
 from mechinterp.editing.editors import many_facts as spread
+from mechinterp.editing.editors.families import default_layers
 from mechinterp.editing.editors.memit import MEMIT_CODE
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
@@ -409,13 +410,32 @@ def test_a_name_stands_for_one_method() -> None:
 @pytest.mark.usefixtures("unchecked_types")
 def test_presets_are_those_of_the_family() -> None:
     class Known:
-        architecture, n_layers, name = "GPT2LMHeadModel", 48, "gpt2-xl"
+        architecture, n_layers, d_model, n_heads = "GPT2LMHeadModel", 48, 1600, 25
+        name, bundled = "my-gpt2", ""
 
     model: Any = Known()
     assert EDITORS["memit"].chosen("code", None, model) == EDITORS["memit"].presets["code-gpt2-xl"]
     assert EDITORS["memit"].chosen("default", None, model) == EDITORS["memit"].presets["default"]
-    model.n_layers = 24
+    model.n_layers, model.d_model, model.n_heads = 24, 1024, 16
     assert getattr(EDITORS["rome"].chosen("code", None, model), "clamp", None) == 3.0
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_family_is_known_by_all_its_sizes_and_a_bundled_model_by_its_weights() -> None:
+    """A tiny model as deep as a published one, or one that is called like it, has no published layers."""
+
+    class Known:
+        architecture, n_layers, d_model, n_heads = "LlamaForCausalLM", 32, 4096, 32
+        name, bundled = "atlas", ""
+
+    model: Any = Known()
+    assert default_layers(model, "rome") == (5,)
+    for size, other in (("d_model", 16), ("n_heads", 2), ("n_layers", 31), ("architecture", "MistralForCausalLM")):
+        changed: Any = type("Changed", (Known,), {size: other})()
+        with pytest.raises(UsageError, match="no published layers of rome are known for atlas .*; trace it and pass"):
+            default_layers(changed, "rome")
+        changed.bundled = "atlas"
+        assert default_layers(changed, "rome") == (3,)
 
 
 def test_the_preset_is_in_the_provenance() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.tokenizers import words
-from support.zoo import KINDS, VOCABULARY, hf_model, small_model
+from support.zoo import KINDS, VOCABULARY, encoder_decoder, hf_model, small_model
 
 import mechinterp as mi
 from mechinterp import UsageError, atlas
@@ -54,6 +54,42 @@ def test_more_tokens_than_the_context_holds() -> None:
 def test_no_subjects_have_no_spread() -> None:
     with pytest.raises(UsageError, match="the spread of the embeddings of no subjects does not exist"):
         embedding_sigma(small_model(), [])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "t5"])
+def test_no_layer_runs(kind: str) -> None:
+    model, ran = (encoder_decoder() if kind == "t5" else small_model(kind)), []
+    handles = [
+        block.register_forward_hook(lambda *given: ran.append(1))
+        for name, block in model.bridge.original_model.named_modules()
+        if name.rpartition(".")[0].endswith(("blocks", "layers", ".h", ".block")) and name[-1].isdigit()
+    ]
+    try:
+        assert embedding_sigma(model, ["ada bo", "cy"]) > 0
+        inputs, answer = model.inputs(model.encode("ada"), ())
+        model.logits(torch.tensor([inputs]), decoder_ids=model.fed([answer]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(handles) == len(ran) > 2  # of the plain forward alone
+
+
+def test_rows_that_belong_to_no_token_do_not_count() -> None:
+    network = hf_model("llama")
+    wanted = embedding_sigma(mi.load(network, tokenizer=words(), name="plain"))
+    padded = hf_model("llama")
+    padded.resize_token_embeddings(2 * VOCABULARY, mean_resizing=False)
+    with torch.no_grad():
+        padded.get_input_embeddings().weight[VOCABULARY:] = 7.0
+    model = mi.load(padded, tokenizer=words(), name="padded")
+    assert model.vocab_size == 2 * VOCABULARY
+    assert embedding_sigma(model) == wanted
+
+
+def test_tokens_without_a_row_do_not_count_either() -> None:
+    more = words()
+    more.add_tokens(["zanzibar"])
+    assert embedding_sigma(mi.load(hf_model(), tokenizer=more, name="more")) == embedding_sigma(small_model())
 
 
 def test_a_panel_is_measured_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:

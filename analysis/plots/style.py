@@ -95,8 +95,8 @@ def interval_note(drawn: str, summary: pd.DataFrame, level: float, units: int, w
 
 
 def footnote(figure: Figure, meta: Mapping[str, Any]) -> None:
-    """The caveat of a bundled model, small, at the foot of the figure."""
-    sentence = FOOTNOTES.get(str(meta.get("model", "")))
+    """The caveat of a bundled model, small, at the foot of the figure; its name counts where the weights are unsaid."""
+    sentence = FOOTNOTES.get(str(meta.get("bundled", meta.get("model", ""))))
     if sentence:
         figure.supxlabel(sentence, fontsize=7, color="#555555", x=0.995, ha="right")
 

@@ -34,12 +34,19 @@ def _entries() -> tuple[dict[str, Any], ...]:
     return tuple(tomllib.loads(text)["family"])
 
 
+_SIZES = ("architecture", "n_layers", "d_model", "n_heads")
+
+
 def family_of(model: Model) -> Family | None:
-    """What is known of editing this model; None where nothing is."""
+    """What is known of editing this model; None where nothing is.
+
+    A bundled model is known by its weights and others by all their sizes: models of one class and depth that differ in
+    width were trained apart, and keep what they know elsewhere.
+    """
     for entry in _entries():
-        if entry["n_layers"] != model.n_layers:
+        if entry.get("bundled", "") != model.bundled:
             continue
-        if entry["bundled"] == model.name if "bundled" in entry else entry["architecture"] == model.architecture:
+        if model.bundled or all(entry[size] == getattr(model, size) for size in _SIZES):
             return Family(entry["name"], entry, entry["source"])
     return None
 

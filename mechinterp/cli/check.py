@@ -39,17 +39,13 @@ def check(
 
         mechinterp check path/to/large --device-map auto --offload /tmp/layers
     """
-    import torch
-
-    from .. import atlas
     from ..models.checkpoints import locate
     from ..models.footprint import footprint, memory_of, size
     from .model_checks import findings
     from .printing import print_components
 
     console = Console(soft_wrap=True)
-    chosen = options.dtype_of(dtype) or (torch.float32 if model in atlas.names() else None)
-    need, have = footprint(locate(model), chosen), memory_of(device)
+    need, have = footprint(locate(model), options.dtype_of(dtype)), memory_of(device)
     there = "" if have is None else f"; {device or 'this machine'} has {size(have)}"
     console.print(f"weights: {need or 'known only once they are read'}{there}", highlight=False, markup=False)
     loaded = options.load_model(model, device, dtype, threads, device_map=device_map, offload=offload)

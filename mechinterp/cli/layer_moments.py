@@ -42,8 +42,8 @@ def layer_moments(
             raise UsageError(f"two of the --moments are of layer {moment.layer}; give one of them")
         found[moment.layer] = moment
     missing = [layer for layer in layers if layer not in found]
-    if missing and model.name in atlas.names():
-        texts = atlas.corpus(name=model.name)
+    if missing and model.bundled:
+        texts = atlas.corpus(name=model.bundled)
         found |= collect_moments(model, texts, missing, max_tokens=MOMENT_TOKENS, progress=not quiet)
         if not all(found[layer].complete for layer in missing):
             raise MechinterpError("interrupted while keys were collected; nothing was edited")

@@ -13,6 +13,8 @@ import torch
 from huggingface_hub import constants, get_safetensors_metadata, try_to_load_from_cache
 
 from ..errors import MechinterpError
+from .placement import named_device
+from .weight_files import shards
 
 _BITS = {
     "F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "F8_E4M3": 8,
@@ -46,13 +48,14 @@ def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint
 
     Args:
         source: as `checkpoints.locate` gives it.
-        dtype: of the loaded model; None: as stored.
+        dtype: of the loaded model; None: as its configuration says, or as stored.
 
     Returns:
         None where it cannot be known before reading: the hub is not asked or does not say, or the files are no
         safetensors files.
     """
     parameters = stored = loaded = 0
+    dtype = dtype or _configured(source)
     files = _weight_files(source)
     tensors = [entry for file in files for entry in _tensors(file)] if files else _on_the_hub(str(source))
     for kind, numbers in tensors:
@@ -63,18 +66,32 @@ def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint
     return Footprint(parameters, stored, loaded) if parameters else None
 
 
+def _folder(source: str | Path) -> Path | None:
+    """Where the files of a folder or hub name lie on this machine."""
+    if Path(source).is_dir():
+        return Path(source)
+    cached = try_to_load_from_cache(str(source), "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _configured(source: str | Path) -> torch.dtype | None:
+    """The dtype in which transformers loads a checkpoint that was stored in another."""
+    folder = _folder(source)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return None
+    name = (config.get("dtype") or config.get("torch_dtype")) if isinstance(config, dict) else None
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    return found if isinstance(found, torch.dtype) else None
+
+
 def _weight_files(source: str | Path) -> list[Path]:
-    folder = Path(source)
-    if not folder.is_dir():
-        cached = try_to_load_from_cache(str(source), "config.json")
-        if not isinstance(cached, str):
-            return []
-        folder = Path(cached).parent
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():  # other shards may lie beside those that are loaded
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        return [folder / name for name in names if (folder / name).is_file()]
-    return sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
+    folder = _folder(source)
+    if folder is None:
+        return []
+    named = [file for file in shards(folder) if file.is_file()]
+    return named or sorted(folder.glob("model.safetensors")) or sorted(folder.glob("*.safetensors"))
 
 
 def _on_the_hub(name: str) -> list[tuple[str, int]]:
@@ -100,7 +117,7 @@ def _tensors(file: Path) -> list[tuple[str, int]]:
 
 def memory_of(device: str | torch.device | None) -> int | None:
     """All memory that a device has, in bytes; None where nobody says."""
-    place = torch.device("cpu" if device is None else device)
+    place = named_device(device)
     if place.type == "cuda" and torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(place).total_memory)
     try:

@@ -16,11 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import atlas
 from ..errors import MechinterpError, UsageError
 from .bridging import bridge_of, check_finite
+from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
 from .footprint import check_fits
+from .given import check_tokenizer, unwrapped
 from .layout import Layout
 from .model import Model
-from .placement import is_spread
+from .placement import check_device, dtype_of, is_spread
 from .preflight import preflight
 from .stacks import decoder_start, stack_of
 
@@ -30,7 +32,7 @@ def load(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device_map: str | dict[str, Any] | None = None,
     offload_folder: str | Path | None = None,
     name: str | None = None,
@@ -41,10 +43,12 @@ def load(
 
     Args:
         source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
-            Face model (it is wrapped in place: deep-copy it first if you need it plain) or a TransformerBridge.
+            Face model (it is wrapped in place: deep-copy it first if you need it plain; a compiled or parallel one is
+            taken out of its wrapper) or a TransformerBridge.  A bundled model is known by its weights, from wherever
+            they were read.
         tokenizer: needed with a Hugging Face model; otherwise found beside the weights.
         device: where to put the model ("cpu", "cuda", "mps"); a model handed over stays where it is.
-        dtype: e.g. `torch.float64`; default: float32 for the bundled models, the checkpoint's own for others.
+        dtype: e.g. `torch.float64`; default: the checkpoint's own (of the bundled models float32).
         device_map: for a model that does not fit on one device: "auto", or module name -> device, "cpu" or "disk"
             (accelerate's own).  Layers that wait in memory or on disk are traced like others and cannot be edited.
         offload_folder: where layers on "disk" are kept.
@@ -55,12 +59,15 @@ def load(
             only pre-trained answers "Paris is in <extra_id_0>" after "<extra_id_0>".
 
     Raises:
-        UsageError: unknown name (near names are listed), a folder without weights, no tokenizer; a dtype or device
-            for a TransformerBridge; a device_map beside a device, or for a model in memory; an unknown stack, or a
-            stack or decoder_prefix for a model with one stack.
+        UsageError: unknown name (near names are listed), something that is no model, a folder without weights, no
+            tokenizer; a dtype or device that does not exist, or for a TransformerBridge; a device_map beside a device,
+            or for a model in memory; an unknown stack, or a stack or decoder_prefix for a model with one stack.
         MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
             architecture that TransformerLens does not bridge or that fails the preflight.
     """
+    source = unwrapped(source)
+    check_tokenizer(tokenizer)
+    dtype = dtype_of(dtype)
     if isinstance(source, TransformerBridge):
         if dtype is not None or device is not None:
             raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
@@ -74,23 +81,28 @@ def load(
     if isinstance(source, PreTrainedModel):
         if tokenizer is None:
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
+        check_device(device)
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
-        folder, called = locate(str(source)), name or Path(str(source)).name
+        folder, called = locate(source), name or Path(source).name
         check_fits(folder, called, device, dtype, spread=device_map is not None)
-        hf_model, found = read_checkpoint(
-            folder, dtype, bundled=str(source) in atlas.names(), device_map=device_map, offload_folder=offload_folder
+        check_device(device)
+        hf_model, tokenizer = read_checkpoint(
+            folder,
+            dtype,
+            tokenizer=tokenizer,
+            quiet=str(source) in atlas.names(),  # read from disk in a moment
+            device_map=device_map,
+            offload_folder=offload_folder,
         )
-        tokenizer = tokenizer or found
     if dtype is not None and hf_model.dtype != dtype:
         hf_model = hf_model.to(dtype)
     if device is not None:
         if is_spread(hf_model):
             raise UsageError("this model is spread over several places by its device_map; leave out device")
         hf_model = hf_model.to(device)
-    bundled = isinstance(source, str) and source in atlas.names()
     bridge = bridge_of(hf_model, tokenizer, called)
-    return _finish(bridge, tokenizer, called, stack, decoder_prefix, bundled=bundled)
+    return _finish(bridge, tokenizer, called, stack, decoder_prefix)
 
 
 def _from_bridge(
@@ -120,9 +132,7 @@ def _finish(
     name: str,
     stack: str | None,
     decoder_prefix: str,
-    *,
-    bundled: bool = False,
 ) -> Model:
     patched, start = stack_of(bridge, stack, name), decoder_start(bridge, tokenizer, decoder_prefix, name)
     layout = Layout(bridge, preflight(bridge, name, patched), patched)
-    return Model(bridge, tokenizer, layout, name, bundled, start)
+    return Model(bridge, tokenizer, layout, name, bundled_name(bridge.original_model), start)

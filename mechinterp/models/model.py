@@ -35,15 +35,16 @@ _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 class Model:
     """A language model ready for patching: the bridge, its tokenizer and its layout.
 
-    Nothing here changes weights; edits do, and undo it.  Of an encoder-decoder one stack is patched (`layout.stack`),
-    and `start` are the tokens with which its decoder begins, before the answer.
+    Nothing here changes weights; edits do, and undo it.  `bundled` says which of the bundled models its weights are, ""
+    for every other one (`bundled.py`); `name` is only what it is called.  Of an encoder-decoder one stack is patched
+    (`layout.stack`), and `start` are the tokens with which its decoder begins, before the answer.
     """
 
     bridge: TransformerBridge
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
     name: str
-    bundled: bool = False
+    bundled: str = ""
     start: tuple[int, ...] = ()
 
     @property

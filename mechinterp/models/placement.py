@@ -12,6 +12,55 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
 
+from ..errors import UsageError
+
+
+def dtype_of(named: torch.dtype | str | None) -> torch.dtype | None:
+    """A dtype, or what its name says.
+
+    Raises:
+        UsageError: there is none of this name, or its numbers are no floating-point numbers.
+    """
+    found = getattr(torch, named, None) if isinstance(named, str) else named
+    if found is None and named is None:
+        return None
+    if not isinstance(found, torch.dtype):
+        raise UsageError(f"there is no dtype {named!r}; choose float32, float64, bfloat16 or float16")
+    if not found.is_floating_point or found.itemsize < 2:
+        raise UsageError(f"a model does not run in {found}; choose float32, float64, bfloat16 or float16")
+    return found
+
+
+def named_device(named: torch.device | str | None) -> torch.device:
+    """A device as PyTorch names it, whether or not it is there; None: the CPU.
+
+    Raises:
+        UsageError: no device has such a name.
+    """
+    try:
+        return torch.device("cpu" if named is None else named)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(_no_device(named)) from error
+
+
+def check_device(named: torch.device | str | None) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UsageError: there is none of this name here.
+    """
+    try:
+        there = torch.empty(0, device=named_device(named)).device.type != "meta"
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = False
+    if not there:
+        raise UsageError(_no_device(named))
+
+
+def _no_device(named: object) -> str:
+    here = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else ""
+    return f"there is no device {str(named)!r} here; choose cpu{f' or {here}' * bool(here)}"
+
 
 def device_of(hf_model: Any) -> torch.device:
     """Where token ids go and logits come from: where the model is, or the first device that its map runs layers on."""

@@ -1,13 +1,14 @@
 """How large "k sigma" of noise is: the spread of embedding activations, measured and not read from a weight matrix.
 
 Some architectures scale their embeddings on the way into the residual stream (Gemma by sqrt(d_model)), so the spread is
-taken at the embedding *activation*.
+taken at the embedding *activation*; nothing behind it is run.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 
@@ -28,8 +29,8 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
         model: the model.
         subjects: each is tokenised alone, without a space in front, and tokens count as often as they occur: the
             published rule, which takes all subjects of the dataset.  None: the model's own panel, which does not depend
-            on what is traced: every subject of the bundled world for the bundled models, the whole vocabulary for
-            others.
+            on what is traced: every subject of the bundled world for the bundled models, all tokens of the tokenizer
+            for others (an embedding may have more rows, which no text reaches).
 
     Returns:
         Sigma, in units of the residual stream.
@@ -51,26 +52,31 @@ def _panel(model: Model) -> list[int]:
     if model.bundled:
         subjects = dict.fromkeys(fact.subject for fact in atlas.facts())
         return [token for one in subjects for token in model.pieces(one)]
-    return list(range(model.vocab_size))
+    return sorted({token for token in model.tokenizer.get_vocab().values() if token < model.vocab_size})
+
+
+class _Embedded(Exception):
+    """The tokens are embedded; the forward that raises this is over."""
 
 
 def _sigma(model: Model, ids: list[int]) -> float:
-    """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice.
-
-    Only the first layer runs after the embedding: a whole forward over a vocabulary would take a large model minutes.
-    An encoder-decoder cannot be stopped, and runs whole.
-    """
+    """Streamed in float64, because a whole vocabulary of activations need not fit in memory twice."""
     hook = model.layout.hook(EMBED)
-    length, stop = min(model.n_ctx, 256), None if model.is_encoder_decoder else 1
+    length = min(model.n_ctx, 256)
     count, total, squares = 0, 0.0, 0.0
     for start in range(0, len(ids), length):
         piece = torch.tensor([ids[start : start + length]])
         kept: list[torch.Tensor] = []
-        with torch.no_grad():
+
+        def keep(value: torch.Tensor, hook: object, kept: list[torch.Tensor] = kept) -> None:
+            kept.append(exact(value))
+            raise _Embedded
+
+        with torch.no_grad(), suppress(_Embedded):
             model.bridge.run_with_hooks(
                 piece.to(model.device),
-                fwd_hooks=[(hook, lambda value, hook, kept=kept: kept.append(exact(value)))],
-                **model.arguments(decoder_ids=model.fed([model.start]), stop_at_layer=stop),
+                fwd_hooks=[(hook, keep)],
+                **model.arguments(decoder_ids=model.fed([model.start])),
             )
         (values,) = kept
         count += values.numel()

@@ -244,6 +244,7 @@ def _meta(
     quirk = any(isinstance(w.source, Run) for p in programs for w in p.ordered if w.verb == SEVER)
     return {
         "model": model.name,
+        "bundled": model.bundled,
         "architecture": model.architecture,
         "n_layers": model.n_layers,
         **({"stack": model.layout.stack} if model.is_encoder_decoder else {}),

@@ -1,0 +1,99 @@
+"""The files of a model's folder, looked at before anything is read from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError
+
+SINGLE = ("model.safetensors", "pytorch_model.bin")
+"""Files that hold all weights, in the order in which transformers looks for them; each may be cut into shards that an
+index names."""
+_GGUF = b"GGUF"
+_SHOWN = 3
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file where a folder is meant.
+
+    Raises:
+        UsageError: always; what the file is, and what to give instead.
+    """
+    if _is_gguf(path):
+        raise UsageError(_gguf(path))
+    raise UsageError(f"{str(path)!r} is a file; give the folder that holds it, with its config.json and tokenizer")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no model, or only a part of one.
+
+    Raises:
+        UsageError: no config.json, no weights, weights of another kind (GGUF, an adapter), an index that cannot be read
+            or names files that are not there.
+    """
+    shown = str(folder)
+    if (folder / "adapter_config.json").is_file():
+        raise UsageError(
+            f"the folder {shown!r} holds an adapter (adapter_config.json) and not the weights of a whole model; merge "
+            "it into its base model (merge_and_unload of PEFT), save that and give its folder"
+        )
+    gguf = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".gguf")
+    has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    if gguf and not has_weights:
+        raise UsageError(_gguf(gguf[0]))
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"the folder {shown!r} holds no config.json; give a folder saved with save_pretrained")
+    missing = [file.name for file in shards(folder) if not file.is_file()]
+    if missing:
+        raise UsageError(
+            f"the folder {shown!r} lacks {len(missing)} of the files that its index of weights names: "
+            f"{listed(missing)}; fetch the rest (an interrupted download goes on where it stopped)"
+        )
+    if not has_weights:
+        raise UsageError(f"the folder {shown!r} holds no weights (*.safetensors); give a folder with a saved model")
+
+
+def shards(folder: Path) -> list[Path]:
+    """The files among which an index shares the weights; none where one file holds them all.
+
+    Raises:
+        UsageError: an index that cannot be read.
+    """
+    for name in SINGLE:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return []
+        if index.is_file():  # other shards may lie beside those that are loaded
+            return [folder / file for file in _named_in(index)]
+    return []
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _named_in(index: Path) -> list[str]:
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({str(Path(file)) for file in files})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{str(index)!r} is no index of weights (it was cut short or damaged); fetch it again"
+        ) from error
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as opened:
+        return path.suffix.lower() == ".gguf" or opened.read(len(_GGUF)) == _GGUF
+
+
+def _gguf(path: Path) -> str:
+    return (
+        f"{str(path)!r} holds weights as GGUF (quantised, for llama.cpp), which are not read here; give the folder of "
+        f"the model that it was made from, or let transformers turn it into one: AutoModelForCausalLM.from_pretrained("
+        f"FOLDER, gguf_file={path.name!r}).save_pretrained(...), and the same for its tokenizer"
+    )
