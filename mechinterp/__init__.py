@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     from .facts.prompts import Fact as Fact
     from .facts.prompts import Prompt as Prompt
     from .facts.prompts import Question as Question
-    from .facts.readers import read_facts as read_facts
     from .models.loading import load as load
     from .models.model import Model as Model
     from .patching import Table as Table
+    from .patching import explain as explain
     from .patching import plan as plan
     from .patching import run as run
     from .patching import trace as trace
+    from .reading.facts import read_facts as read_facts
 
 _HOME = {
     "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
     "MechinterpError": "errors", "UsageError": "errors", "Model": "models.model", "load": "models.loading",
-    "Table": "patching", "plan": "patching", "run": "patching", "trace": "patching",
-    "Fact": "facts.prompts", "Prompt": "facts.prompts", "Question": "facts.prompts", "read_facts": "facts.readers",
+    "Table": "patching", "explain": "patching", "plan": "patching", "run": "patching", "trace": "patching",
+    "Fact": "facts.prompts", "Prompt": "facts.prompts", "Question": "facts.prompts", "read_facts": "reading.facts",
 }  # fmt: skip
 _PACKAGES = ("analysis", "atlas", "editing", "patching")
 

@@ -16,6 +16,7 @@ from .algebra.positions import here as here
 from .algebra.positions import last as last
 from .algebra.positions import subject as subject
 from .algebra.programs import Program as Program
+from .algebra.programs import Run as Run
 from .algebra.programs import add as add
 from .algebra.programs import corrupt as corrupt
 from .algebra.programs import nothing as nothing
@@ -43,7 +44,6 @@ from .algebra.sources import Delta as Delta
 from .algebra.sources import Given as Given
 from .algebra.sources import Mean as Mean
 from .algebra.sources import OtherSubject as OtherSubject
-from .algebra.sources import Run as Run
 from .algebra.sources import Zero as Zero
 from .exact.price import Price as Price
 from .plain.executor import Forward as Forward
@@ -54,6 +54,8 @@ from .plain.running import Result as Result
 from .plain.running import read as read
 from .plain.running import run as run
 from .plain.sigma import embedding_sigma as embedding_sigma
+from .traces.explain import Explanation as Explanation
+from .traces.explain import explain as explain
 from .traces.planning import Plan as Plan
 from .traces.planning import plan as plan
 from .traces.table import Table as Table

@@ -15,9 +15,10 @@ from mechinterp.analysis import read_references
 from mechinterp.errors import UsageError
 from mechinterp.facts.faults import NAMED
 from mechinterp.facts.prompts import Fact
-from mechinterp.facts.readers import read_counterfact, read_facts, read_jsonl, read_known
+from mechinterp.facts.readers import read_counterfact, read_jsonl, read_known
 from mechinterp.facts.strict_json import DECODER, end_of
-from mechinterp.facts.texts import read_texts
+from mechinterp.reading.facts import read_facts
+from mechinterp.reading.texts import read_texts
 from mechinterp.runs.terminal import brief, visible
 
 GOOD = '{"template": "{} is in", "subject": "NAME", "answer": "Italy"}'

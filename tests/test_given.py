@@ -36,6 +36,7 @@ from mechinterp.patching import (
     embedding_sigma,
     every,
     everywhere,
+    explain,
     further,
     here,
     k,
@@ -404,9 +405,9 @@ def test_a_fact_is_run_by_its_prompt(model: Model) -> None:
         [found] = run(model, several_given, nothing)
         assert found.clean.prob == wanted.clean.prob
     assert torch.equal(read(model, fact, mlp[1] @ last), read(model, [PROMPT], mlp[1] @ last))
-    assert str(NOISE.explain(fact, model)) == str(NOISE.explain(PROMPT, model))
+    assert str(explain(model, fact, NOISE)) == str(explain(model, PROMPT, NOISE))
     with pytest.raises(UsageError, match=r"explain\(\) takes one prompt, not 2"):
-        NOISE.explain([PROMPT, OTHER], model)
+        explain(model, [PROMPT, OTHER], NOISE)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +419,7 @@ def test_what_is_no_prompt_is_said_shortly(model: Model, bad: Any) -> None:
         lambda: mi.trace(model, bad, progress=False),
         lambda: mi.plan(model, bad),
         lambda: read(model, bad, mlp[1] @ last),
-        lambda: NOISE.explain(bad, model),
+        lambda: explain(model, bad, NOISE),
     ):
         with pytest.raises(UsageError, match=r"is no prompt; give Prompt\(template, subject\) or Prompt.find") as said:
             call()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mechinterp import atlas
 from mechinterp.errors import UsageError
 from mechinterp.facts.prompts import Fact, Prompt, Question
-from mechinterp.facts.readers import read_counterfact, read_facts, read_jsonl, read_known, write_jsonl
+from mechinterp.facts.readers import read_counterfact, read_jsonl, read_known, write_jsonl
+from mechinterp.reading.facts import read_facts
 
 KNOWN: dict[str, Any] = {
     "known_id": 0,

@@ -53,6 +53,7 @@ from mechinterp.patching import (
     embedding_sigma,
     every,
     everywhere,
+    explain,
     last,
     mlp,
     mlp_key,
@@ -284,7 +285,7 @@ def test_tracing_runs_plainly_and_says_why(stack: str) -> None:
     with pytest.raises(UsageError, match="engine='exact' cannot be used: T5ForConditionalGeneration is an encoder-dec"):
         trace(chosen, PROMPTS[:1], engine="exact", progress=False)
     assert "every token of its encoder sees every other" in (serves(chosen) or "")
-    shown = (NOISE | restore(resid.each @ every)).explain(PROMPTS[0], chosen)
+    shown = explain(chosen, PROMPTS[0], NOISE | restore(resid.each @ every))
     assert shown.cells == tokens * chosen.n_layers
     assert shown.lines[0].hook == "encoder_blocks.0.hook_in"
     assert shown.no_ops == 0

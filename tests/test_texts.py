@@ -8,7 +8,7 @@ import pytest
 
 from mechinterp import atlas
 from mechinterp.errors import UsageError
-from mechinterp.facts.texts import read_texts
+from mechinterp.reading.texts import read_texts
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from mechinterp.patching import (
     embed,
     embedding_sigma,
     every,
+    explain,
     here,
     last,
     mlp,
@@ -300,7 +301,7 @@ def test_a_subject_named_twice_is_told(model: Model) -> None:
 
 def test_explain_says_hook_token_and_source_and_counts_no_ops(model: Model) -> None:
     program = NOISE | restore(mlp[0:2] @ subject[-1]) | sever(z.heads(1)[2] @ last)
-    said = program.explain(PROMPT, model)
+    said = explain(model, PROMPT, program)
     found = [(line.verb, line.hook, line.tokens, line.source) for line in said.lines]
     assert found == [
         ("corrupt", "hook_embed", "1:'ada', 2:'bo'", "Gaussian(sigmas=3, draws=2, seed=0)"),
@@ -317,7 +318,7 @@ def test_explain_says_hook_token_and_source_and_counts_no_ops(model: Model) -> N
 
 def test_explain_counts_the_cells_that_cannot_change_anything(model: Model) -> None:
     def no_ops(program: Program) -> int:
-        return program.explain(PROMPT, model).no_ops
+        return explain(model, PROMPT, program).no_ops
 
     before = LAYERS  # the only token before the subject
     last_layer = 4  # the last layer of the later tokens, the last one left out

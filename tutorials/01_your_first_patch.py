@@ -98,7 +98,7 @@ Before running anything, `explain()` says what would happen: which hook of the m
 
 # %%
 noise = corrupt(embed @ subject, Gaussian(sigmas=3, draws=10, seed=0))
-print(noise.explain(prompt, model))
+print(mi.explain(model, prompt, noise))
 
 # %% [markdown]
 """
@@ -130,7 +130,7 @@ stays lost. If they carry it, it comes back.
 # %%
 patch = noise | restore(mlp[2:5] @ subject[-1])
 result = mi.run(model, prompt, patch)
-print(patch.explain(prompt, model))
+print(mi.explain(model, prompt, patch))
 print()
 print(result)
 
@@ -158,7 +158,7 @@ prompt = mi.Prompt("At parties, {} always asks for", subject="Jonas Ostquist", a
 print(mi.run(model, prompt, nothing).prob)  # the clean prediction
 noise = corrupt(embed @ subject, Gaussian(sigmas=3, draws=10, seed=0))
 patch = noise | restore(mlp[2:5] @ subject[-1])
-print(patch.explain(prompt, model))
+print(mi.explain(model, prompt, patch))
 result = mi.run(model, prompt, patch)
 print("probability:     ", result.corrupted.prob.mean(), "->", result.prob.mean())
 print("logit difference:", result.corrupted.logit_diff.mean(), "->", result.logit_diff.mean())

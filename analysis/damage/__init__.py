@@ -1,1 +1,1 @@
-"""What else an edit may touch: forecast before, difference after. Imports evaluation."""
+"""What else an edit may touch: forecast before, difference after. Imports evaluation and editing."""

@@ -1,1 +1,1 @@
-"""Editors compared on the same facts: plans, trials, tables. Imports evaluation and damage."""
+"""Editors compared on the same facts: plans, trials, tables. Imports evaluation and editing."""

@@ -1,1 +1,1 @@
-"""The editors, a file each, and the protocol they share. Imports everything else in editing but sequences."""
+"""The editors, a file each, and the protocol they share. Imports all of editing but sequences."""

@@ -1,1 +1,1 @@
-"""An edit as a value: requests, changes of a model, their application, undoing and files. Imports patching."""
+"""An edit as a value: requests, kinds of change, how they act, undoing, files. Imports models and below."""

@@ -1,1 +1,1 @@
-"""Whether an edit did what was asked, and what it cost. Imports rows, edits and moments."""
+"""Whether an edit did what was asked, and what it cost. Imports value, rows, memory, moments and edits."""

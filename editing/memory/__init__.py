@@ -1,1 +1,1 @@
-"""The linear associative memory: one solver for every closed-form editor. Imports moments."""
+"""The linear associative memory: one solver for every closed-form editor. Imports edits and moments."""

@@ -1,1 +1,1 @@
-"""The second moment C = E[k kT] of an MLP's keys: collected, kept, judged. Imports edits and patching."""
+"""The second moment C = E[k kT] of an MLP's keys: collected, kept, judged. Imports models and runs."""

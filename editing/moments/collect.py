@@ -13,16 +13,15 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from ...errors import DamagedError, MechinterpError, NotSavedError, UsageError
-from ...given import Wholes, texts_of, whole
+from ...given import Wholes, texts_of
 from ...models.model import Model
 from ...runs.files import clear_aside, save_somewhere
 from ...runs.folder import OutFolder
 from ...runs.hashing import short
 from ...runs.ranks import ranks
-from .collection import Collection, one_model
+from .collection import Collecting, collected, one_model
 from .convergence import Convergence
 from .moments import SecondMoment
-from .sums import Sums
 from .unfinished import FILE, Partial
 
 
@@ -67,14 +66,11 @@ def collect_moments(
             processes whose models or texts differ.
         NotSavedError: the moments could not be written; they are its `result`.
     """
-    documents = texts_of(texts, "texts")
+    texts_of(texts, "texts")
     indices = sorted(set(model.layout.check_layers(layers)))
     if not indices:
         raise UsageError("no layer was named whose keys should be collected")
-    max_tokens = None if max_tokens is None else whole(max_tokens, "max_tokens")
-    if max_tokens is not None and max_tokens < 1:
-        raise UsageError(f"max_tokens is {max_tokens}; give a positive number, or None for all of the text")
-    batch_tokens = whole(batch_tokens, "batch_tokens", least=1)
+    asked = Collecting(max_tokens, batch_tokens, watch, progress)
     folder = None if out is None else OutFolder(out)
     with ranks(model.device) as me, folder.locked() if folder is not None and me.is_first else nullcontext():
         fingerprint = one_model(model, me)
@@ -82,20 +78,10 @@ def collect_moments(
         if folder is not None:
             if me.is_first:
                 _claim(folder, indices, fingerprint)
-            asked = {"layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
-            partial = Partial(folder, {"model": fingerprint, **asked}, every=write_every)
-        sums = Sums.zero(model, indices)
-        collection = Collection(model, sums, watch, partial, me, max_tokens, batch_tokens)
-        complete = collection.run(documents, progress=progress and me.is_first)
-        if sums.tokens == 0:
-            raise UsageError("the texts hold no token at all, so there is no second moment; give some text")
-        if not complete and me.is_first:
-            warnings.warn(
-                f"interrupted: the second moment averages the {sums.tokens:,} tokens seen so far "
-                f"({sums.documents:,} texts)",
-                stacklevel=2,
-            )
-        found = sums.moments(model, fingerprint, complete=complete)
+            fields = {"layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
+            partial = Partial(folder, {"model": fingerprint, **fields}, every=write_every)
+        sums, complete = collected(model, texts, indices, asked, me, partial)
+        found = SecondMoment.of_sums(model, sums, complete=complete)
         if folder is not None and partial is not None and me.is_first:
             _save(folder, found, partial)
             if complete:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
 import torch
 
 from ...errors import UsageError
+from ...given import texts_of, whole
 from ...models.model import Model
 from ...runs.interrupt import hold_interrupt
 from ...runs.progress import progress_bar
@@ -21,6 +23,66 @@ from .unfinished import Partial
 
 _HEAD = 256
 """The panel of keys is taken from so many texts."""
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How a collection goes about it.
+
+    Args:
+        max_tokens: stop there, in the middle of a text if need be; None: all of the text.
+        batch_tokens: tokens per forward, padding included.
+        watch: looks at the moments as they grow, and may end the collection once they are settled.
+        progress: show a bar with the tokens seen.
+
+    Raises:
+        UsageError: no positive whole numbers.
+    """
+
+    max_tokens: int | None = None
+    batch_tokens: int = 4096
+    watch: Convergence | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and whole(self.max_tokens, "max_tokens") < 1:
+            raise UsageError(f"max_tokens is {self.max_tokens}; give a positive number, or None for all of the text")
+        whole(self.batch_tokens, "batch_tokens", least=1)
+
+
+def collected(
+    model: Model,
+    texts: Iterable[str],
+    layers: Sequence[int],
+    asked: Collecting,
+    me: Ranks,
+    partial: Partial | None = None,
+) -> tuple[Sums, bool]:
+    """Add up the keys of texts, in all processes; and whether it came to the end, or was interrupted (with a warning).
+
+    Args:
+        model: the model.
+        texts: see `collect_moments`.
+        layers: which.
+        asked: how.
+        me: this process.
+        partial: where unfinished sums are kept.
+
+    Raises:
+        UsageError: one string in place of texts, or texts that hold no token.
+    """
+    documents, sums = texts_of(texts, "texts"), Sums.zero(model, layers)
+    work = Collection(model, sums, asked.watch, partial, me, asked.max_tokens, asked.batch_tokens)
+    complete = work.run(documents, progress=asked.progress and me.is_first)
+    if sums.tokens == 0:
+        raise UsageError("the texts hold no token at all, so there is no second moment; give some text")
+    if not complete and me.is_first:
+        warnings.warn(
+            f"interrupted: the second moment averages the {sums.tokens:,} tokens seen so far "
+            f"({sums.documents:,} texts)",
+            stacklevel=3,
+        )
+    return sums, complete
 
 
 @dataclass

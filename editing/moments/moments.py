@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,10 +21,18 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
-from ...runs.hashing import short, tensor_bytes
+from ...runs.hashing import TextHash, short, tensor_bytes
+from ...runs.ranks import ranks
+from ...runs.tensors import read_tensors, write_tensors
 from ...runs.versions import versions
+from .collection import Collecting, collected
 from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
+from .sums import Sums
 
+KIND = "second moment"
+_HEADER = (
+    "layer", "tokens", "model", "model_name", "documents", "texts", "fourth_moment", "complete", "versions",
+)  # fmt: skip
 _DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
 _ASYMMETRY = 1e-5
 """Of the largest entry: more than rounding leaves between the halves of a matrix of single precision."""
@@ -92,15 +100,39 @@ class SecondMoment(Spectral):
         save: str | Path | None = None,
     ) -> SecondMoment:
         """Collect one layer's second moment from texts; see `collect_moments` for several layers at once."""
-        from .collect import collect_moments
-
         index = model.layout.check_layer(layer)
-        found = collect_moments(
-            model, texts, [index], max_tokens=max_tokens, batch_tokens=batch_tokens, progress=progress
-        )[index]
+        asked = Collecting(max_tokens, batch_tokens, progress=progress)
+        with ranks(model.device) as me:
+            sums, complete = collected(model, texts, [index], asked, me)
+            found = SecondMoment.of_sums(model, sums, complete=complete)[index]
         if save is not None:
             found.save(save)
         return found
+
+    @staticmethod
+    def of_sums(model: Model, sums: Sums, *, complete: bool) -> dict[int, SecondMoment]:
+        """The averages of a collection by layer; its sums are used up.
+
+        Args:
+            model: whose keys they are.
+            sums: with at least one token.
+            complete: False where the collection was interrupted.
+        """
+        fingerprint = model.fingerprint()
+        return {
+            layer: SecondMoment(
+                layer=layer,
+                matrix=sums.average(layer),
+                tokens=sums.tokens,
+                model=fingerprint,
+                model_name=model.name,
+                documents=sums.documents,
+                texts=sums.texts.hexdigest(),
+                fourth_moment=float(sums.fourth[layer]) / sums.tokens,
+                complete=complete,
+            )
+            for layer in sums.products
+        }
 
     @staticmethod
     def identity(model: Model, layer: int) -> SecondMoment:
@@ -171,9 +203,7 @@ class SecondMoment(Spectral):
             UsageError: none given, of different layers or models, two of the same texts, or one that was not
                 collected from text.
         """
-        from .merging import merge_moments
-
-        return merge_moments(list(parts))
+        return _merged(list(parts))
 
     @property
     def from_text(self) -> bool:
@@ -282,10 +312,14 @@ class SecondMoment(Spectral):
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write it as safetensors, its origin in the header."""
-        from .moments_io import save_moments
+        """Write the matrix as safetensors in full precision, and in the header all that says where it came from.
 
-        save_moments(self, path)
+        Raises:
+            StorageError: it cannot be written; it is still in memory.
+        """
+        header = {name: getattr(self, name) for name in _HEADER}
+        header["repair"] = asdict(self.repair) if self.repair else None
+        write_tensors(path, KIND, {"matrix": self.matrix}, header)
 
     @staticmethod
     def load(path: str | Path, model: Model | None = None, *, force: bool = False) -> SecondMoment:
@@ -301,9 +335,9 @@ class SecondMoment(Spectral):
             UsageError: no such file, not a second moment, or of another model (both fingerprints are shown).
             DamagedError: the file does not hold what was written, or is cut short.
         """
-        from .moments_io import load_moments
-
-        found = load_moments(path)
+        tensors, header = read_tensors(path, KIND)
+        repair = Repair(**header["repair"]) if header["repair"] else None
+        found = SecondMoment(matrix=tensors["matrix"], repair=repair, **{name: header[name] for name in _HEADER})
         if model is not None:
             found._check_model(model, force=force)
         return found
@@ -333,3 +367,38 @@ def _is_symmetric(matrix: Float64[Tensor, "d d"]) -> bool:
 def _version(matrix: Float64[Tensor, "d d"]) -> int:
     """PyTorch's count of changes in place; it keeps none of a tensor made in inference mode."""
     return 0 if matrix.is_inference() else matrix._version
+
+
+def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
+    """One moment from several of the same layer and model, each from texts of its own; repairs are dropped."""
+    if not parts:
+        raise UsageError("there is no second moment to merge")
+    first = parts[0]
+    for part in parts:
+        if (part.layer, part.model) != (first.layer, first.model):
+            raise UsageError(
+                f"second moments of layer {first.layer} of model {short(first.model)} and of layer "
+                f"{part.layer} of model {short(part.model)} cannot be merged"
+            )
+        if not part.from_text:
+            raise UsageError(f"{part} was not collected from text, so it has no weight next to others")
+    if len({part.texts for part in parts}) < len(parts):
+        raise UsageError("two of these second moments are of the same texts, which would be counted twice; leave one")
+    tokens = sum(part.tokens for part in parts)
+    matrix = torch.zeros_like(first.matrix)
+    texts = TextHash()
+    for part in parts:
+        matrix.add_(part.matrix, alpha=part.tokens / tokens)
+        texts.merge(part.texts)
+    fourths = [part.fourth_moment for part in parts]
+    known = [f * part.tokens for f, part in zip(fourths, parts, strict=True) if f is not None]
+    return replace(
+        first,
+        matrix=matrix,
+        tokens=tokens,
+        documents=sum(part.documents for part in parts),
+        texts=texts.hexdigest(),
+        fourth_moment=sum(known) / tokens if len(known) == len(parts) else None,
+        complete=all(part.complete for part in parts),
+        repair=None,
+    )

@@ -12,7 +12,6 @@ from torch import Tensor
 from ...models.model import Model
 from ...runs.hashing import TextHash
 from ...runs.ranks import Ranks
-from .moments import SecondMoment
 from .running_text import TextBatch
 
 
@@ -65,24 +64,7 @@ class Sums:
             if not (me.is_first or into_all):
                 tensor.zero_()
 
-    def moments(self, model: Model, fingerprint: str, *, complete: bool) -> dict[int, SecondMoment]:
-        """The averages, in main memory; the sums are used up."""
-        return {
-            layer: SecondMoment(
-                layer=layer,
-                matrix=_symmetric(product.div_(self.tokens)).cpu(),
-                tokens=self.tokens,
-                model=fingerprint,
-                model_name=model.name,
-                documents=self.documents,
-                texts=self.texts.hexdigest(),
-                fourth_moment=float(self.fourth[layer]) / self.tokens,
-                complete=complete,
-            )
-            for layer, product in self.products.items()
-        }
-
-
-def _symmetric(matrix: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
-    """Rounding leaves the two halves a bit apart; the solvers read only one of them."""
-    return (matrix + matrix.T) / 2
+    def average(self, layer: int) -> Float64[Tensor, "d_mlp d_mlp"]:
+        """C of one layer, in main memory; its sum is used up."""
+        mean = self.products[layer].div_(self.tokens)
+        return ((mean + mean.T) / 2).cpu()  # rounding leaves the two halves a bit apart; solvers read one of them

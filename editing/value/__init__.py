@@ -1,1 +1,1 @@
-"""v*: the value that makes a model say a target. Imports rows."""
+"""v*: the value that makes a model say a target. Imports rows and gradients."""

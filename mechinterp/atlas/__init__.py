@@ -3,6 +3,8 @@
 `folder("atlas")` is a small GPT-2 with an early and a late site, `folder("atlas-plain")` its twin trained without the
 interventions that give it one: the same world, the same tokenizer, the same facts.  Both are generated from a seed and
 shipped with the package; `MODEL_CARD.md` beside this file says what was designed in.
+
+Imports facts.
 """
 
 from .data import corpus as corpus

@@ -28,7 +28,7 @@ def demo(
 
         mechinterp demo --out demo
     """
-    from ..demo import run_demo
+    from .demonstration import run_demo
 
     options.set_threads(threads)
     run_demo(out, facts=facts, edits=edits, seed=seed, progress=not quiet)

@@ -99,7 +99,7 @@ def evaluate(
     from .. import analysis
     from ..analysis.trials.store import NAMES
     from ..editing.editors.registry import EDITORS, editor
-    from ..facts.texts import read_texts
+    from ..reading.texts import read_texts
     from ..runs.ranks import ranks
     from .layer_moments import layer_moments
 
@@ -187,7 +187,7 @@ def _fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[li
 
 def _portability(source: str, chosen: list[Fact], metrics: list[str]) -> dict[str, Portability] | None:
     from ..analysis import portability_of
-    from ..facts.readers import read_facts
+    from ..reading.facts import read_facts
 
     if not any(metric.startswith("portability") for metric in metrics):
         return None

@@ -43,7 +43,8 @@ def facts(
         mechinterp facts atlas --counterfact atlas.json
     """
     from .. import atlas
-    from ..facts.readers import read_facts, write_jsonl
+    from ..facts.readers import write_jsonl
+    from ..reading.facts import read_facts
     from .printing import print_table
 
     if counterfact is not None and relation is not None:

@@ -75,7 +75,7 @@ def moments(
     from ..editing.moments.collect import names_of
     from ..editing.moments.spectrum import REPAIRS
     from ..facts.chat import in_turns
-    from ..facts.texts import read_texts
+    from ..reading.texts import read_texts
     from ..runs.ranks import ranks
 
     if repair is not None and repair not in REPAIRS:

@@ -89,7 +89,7 @@ def load_model(
 
 def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
     """Facts of a file or bundled model: those of a relation, the known ones where that is recorded, a seeded sample."""
-    from ..facts.readers import read_facts
+    from ..reading.facts import read_facts
 
     found = read_facts(source)
     if relation is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import atlas
 from ..errors import UsageError
 from ..runs.terminal import brief
 from .faults import refuse
@@ -22,20 +21,13 @@ from .records import Record, RecordFile, read_records
 FactOf = Callable[[Record], Fact]
 
 
-def read_facts(source: str | Path, *, skip_bad: bool = False) -> list[Fact]:
-    """Facts of a bundled model or of a file, whichever of the three shapes it has (its first record says).
-
-    Args:
-        source: `"atlas"` or `"atlas-plain"` (where `known` says what that model knows), or the path of a known_1000,
-            CounterFact or JSON-lines file.
-        skip_bad: leave out records that are wrong, and warn of them, in place of refusing the file.
+def read_fact_file(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
+    """Facts of a file, whichever of the three shapes it has (its first record says).
 
     Raises:
         UsageError: no such file, or anything wrong with it (every bad record is named, up to ten).
     """
-    if str(source) in atlas.names():
-        return atlas.facts(str(source))
-    file = read_records(source)
+    file = read_records(path)
     return _facts(file, _shape(file), skip_bad=skip_bad)
 
 
@@ -43,7 +35,7 @@ def read_known(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of known_1000 (Meng et al. 2022), ids `"known_1000/0"` and so on; the answer is the attribute.
 
     Raises:
-        UsageError: no such file, or anything wrong with it, as in `read_facts`.
+        UsageError: no such file, or anything wrong with it, as in `read_fact_file`.
     """
     return _facts(read_records(path), known_fact, skip_bad=skip_bad)
 
@@ -52,7 +44,7 @@ def read_counterfact(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     """Facts of CounterFact (Meng et al. 2022), ids `"counterfact/0"` and so on, with the questions around them.
 
     Raises:
-        UsageError: no such file, or anything wrong with it, as in `read_facts`.
+        UsageError: no such file, or anything wrong with it, as in `read_fact_file`.
     """
     return _facts(read_records(path), counterfact_fact, skip_bad=skip_bad)
 
@@ -64,7 +56,7 @@ def read_jsonl(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     finished sentence in place of "template"; `mechinterp.facts.jsonl` lists the other fields.
 
     Raises:
-        UsageError: no such file, or anything wrong with it, such as a field of unknown name; as in `read_facts`.
+        UsageError: no such file, or anything wrong with it, such as a field of unknown name; as in `read_fact_file`.
     """
     return _facts(read_records(path), own_fact, skip_bad=skip_bad)
 

@@ -1,1 +1,1 @@
-"""A model ready for patching: weights, bridge, layout, proofs. Imports facts, runs, atlas' data and errors."""
+"""A model ready for patching: weights, bridge, layout, proofs. Imports facts, runs, atlas and errors."""

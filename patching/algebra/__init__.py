@@ -1,1 +1,1 @@
-"""The words of an experiment: positions, sites, sources, programs. Runs nothing; imports models and facts."""
+"""The words of an experiment: positions, sites, sources, programs. Runs nothing; imports models and below."""

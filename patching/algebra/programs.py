@@ -10,17 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from .positions import every, here
 from .sites import Component, Site
 from .sources import Clean, Corrupted, Delta, Source
-
-if TYPE_CHECKING:
-    from ...facts.prompts import Fact, Prompt
-    from ...models.model import Model
-    from ..traces.explain import Explanation
 
 CORRUPT = "corrupt"
 RESTORE = "restore"
@@ -110,11 +104,25 @@ class Program:
         """Whether the program has one cell per token."""
         return any(write.site.position.is_axis for write in self.writes)
 
-    def explain(self, prompt: Prompt | Fact, model: Model) -> Explanation:
-        """What running this program on a prompt will do: hooks, tokens, sources, cells, forwards, exact no-ops."""
-        from ..traces.explain import explain
 
-        return explain(self, prompt, model)
+@dataclass(frozen=True)
+class Run(Source):
+    """Another program's run on the same prompt: path patching is a restore from a run that was itself severed."""
+
+    program: Program
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.program, "has_axes"):
+            raise UsageError(f"Run takes a program, not {self.program!r:.60}")
+        if self.program.has_axes:
+            raise UsageError(f"a run to read from is one cell, and this program has axes: {self.program}")
+
+    @property
+    def draws(self) -> int | None:
+        return self.program.draws
+
+    def __str__(self) -> str:
+        return f"run of ({self.program})"
 
 
 def check_program(program: object) -> Program:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...errors import UsageError
 from ...given import Names, names_of
 from .positions import every, here, subject
-from .programs import Program, corrupt, restore, sever
+from .programs import Program, Run, corrupt, restore, sever
 from .sites import attn, cross_attn, embed, mlp, resid
-from .sources import Run, Source
+from .sources import Source
 
 KINDS = {"resid": resid, "mlp": mlp, "attn": attn, "cross_attn": cross_attn}
 SEVERED = {"mlp": mlp, "attn": attn, "cross_attn": cross_attn}

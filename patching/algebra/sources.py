@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,6 @@ from ...facts.prompts import Prompt
 from ...facts.words import check_spelling, check_subject
 from ...given import texts_of
 from ...runs.hashing import short, tensor_hash
-
-if TYPE_CHECKING:
-    from .programs import Program
 
 
 @dataclass(frozen=True)
@@ -179,26 +175,6 @@ class Corrupted(Source):
 
     def __str__(self) -> str:
         return "corrupted run"
-
-
-@dataclass(frozen=True)
-class Run(Source):
-    """Another program's run on the same prompt: path patching is a restore from a run that was itself severed."""
-
-    program: Program
-
-    def __post_init__(self) -> None:
-        if not hasattr(self.program, "has_axes"):
-            raise UsageError(f"Run takes a program, not {self.program!r:.60}")
-        if self.program.has_axes:
-            raise UsageError(f"a run to read from is one cell, and this program has axes: {self.program}")
-
-    @property
-    def draws(self) -> int | None:
-        return self.program.draws
-
-    def __str__(self) -> str:
-        return f"run of ({self.program})"
 
 
 def _tensor(given: object) -> Tensor:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...models.layout import MLP, RESID, RESID_PRE
-from ..algebra.programs import CORRUPT, RESTORE, SEVER, Program, Write, nothing
+from ..algebra.programs import CORRUPT, RESTORE, SEVER, Program, Run, Write, nothing
 from ..algebra.sites import Layers, window_layers
-from ..algebra.sources import Clean, Corrupted, Run
+from ..algebra.sources import Clean, Corrupted
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Programs run by hooks, one full forward per job: the reference for everything faster. Imports the algebra."""
+"""Programs run by hooks, one full forward per job: what everything faster is held to. Imports the algebra."""

@@ -17,8 +17,8 @@ from ...models.layout import EMBED, KEY, PER_HEAD, K, V
 from ...models.model import Model
 from ..algebra.cells import Placed, place
 from ..algebra.noise import Noise, PublishedNoise
-from ..algebra.programs import Program, nothing
-from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Run, Zero
+from ..algebra.programs import Program, Run, nothing
+from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Zero
 from .asked import Asked
 from .executor import forward
 from .jobs import DEFAULT_MAX_TOKENS, Job, Pair, Valued, run_jobs

@@ -1,1 +1,1 @@
-"""Grids over many prompts: planned, priced, run, resumed and kept as a table. Imports all of patching."""
+"""Grids over many prompts: planned, priced, run, resumed, kept as a table. Imports the rest of patching."""

@@ -9,7 +9,7 @@ from ...facts.prompts import Fact, Prompt, prompts_of
 from ...models.layout import ATTN, MLP, RESID, RESID_MID
 from ...models.model import Model
 from ..algebra.cells import Cell, cells, place, tokens_of
-from ..algebra.programs import Program
+from ..algebra.programs import Program, check_program
 from ..algebra.sources import Clean, Corrupted
 from ..exact.budget import Budget
 from ..exact.group import plan_group
@@ -84,8 +84,18 @@ class Explanation:
         )
 
 
-def explain(program: Program, prompt: Prompt | Fact, model: Model) -> Explanation:
-    """See `Program.explain`."""
+def explain(model: Model, prompt: Prompt | Fact, program: Program) -> Explanation:
+    """What running a program on a prompt will do: hooks, tokens, sources, cells, forwards, exact no-ops.
+
+    Args:
+        model: the model.
+        prompt: one.
+        program: with or without axes.
+
+    Raises:
+        UsageError: several prompts, no program, or sites and positions that the model or the prompt does not have.
+    """
+    check_program(program)
     given = prompts_of(prompt)
     if len(given) != 1:
         raise UsageError(f"explain() takes one prompt, not {len(given)}; a trace of several is priced by mi.plan()")

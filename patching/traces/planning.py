@@ -14,9 +14,9 @@ from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...runs.versions import versions
 from ..algebra.noise import Gaussian, Noise, PublishedNoise
-from ..algebra.programs import SEVER, Program, check_program
+from ..algebra.programs import SEVER, Program, Run, check_program
 from ..algebra.recipes import causal_tracing, default_window
-from ..algebra.sources import Run, Source
+from ..algebra.sources import Source
 from ..exact.budget import Budget
 from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
 from ..exact.price import Price

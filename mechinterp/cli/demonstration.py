@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from . import analysis, atlas
-from .analysis.intervals import with_interval
-from .analysis.plots.style import save_figure
-from .editing import Edit, RomeReport, SecondMoment, rome
-from .errors import MechinterpError
-from .facts.prompts import Fact
-from .models.loading import load
-from .models.model import Model
-from .patching import Table, trace
-from .runs.files import write_text
-from .runs.folder import OutFolder
+from .. import analysis, atlas
+from ..analysis.intervals import with_interval
+from ..analysis.plots.style import save_figure
+from ..editing import Edit, RomeReport, SecondMoment, rome
+from ..errors import MechinterpError
+from ..facts.prompts import Fact
+from ..models.loading import load
+from ..models.model import Model
+from ..patching import Table, trace
+from ..runs.files import write_text
+from ..runs.folder import OutFolder
 
 EDIT_LAYER = 3
 EARLY_LAYER, LATE_LAYER, SEVERED_LAYER = 3, 6, 2
