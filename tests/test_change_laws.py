@@ -15,11 +15,13 @@ from support.zoo import KINDS, sentence_model
 from torch import Tensor
 from transformers import DynamicCache
 
-from mechinterp.analysis import Sampling, forecast, generate, score_answers
+from mechinterp.analysis import Sampling, evaluate_edit, forecast, generate, score_answers
 from mechinterp.editing import Edit, Provenance
 from mechinterp.editing.edits.change import Change
-from mechinterp.editing.edits.routed import Mentions, Routed
+from mechinterp.editing.edits.inputs import Demonstrations
+from mechinterp.editing.edits.routed import Routed
 from mechinterp.editing.edits.row_edits import RowEdits
+from mechinterp.editing.edits.scopes import Mentions
 from mechinterp.errors import UsageError
 from mechinterp.facts.prompts import Fact, Prompt
 from mechinterp.models.asking import PromptEnds
@@ -51,7 +53,7 @@ def edit_of(change: Change, model: Model, seed: int = 0) -> Edit:
 
 def asked(model: Model, text: str, fed: int = 0) -> Tensor:
     """Logits of the prompt's last token and of tokens fed after it."""
-    ids = model.encode(text)
+    ids = model.encode(model.framed(text))
     row = torch.tensor([[*ids, *MORE[:fed].tolist()]])
     return forward(model, row, keep=fed + 1, prompts=PromptEnds(torch.tensor([len(ids) - 1]))).logits[0]
 
@@ -102,10 +104,10 @@ def test_4_saved_and_loaded_it_is_the_same(name: str, tmp_path: Path) -> None:
     loaded = Edit.load(tmp_path / "edit.safetensors")
     assert loaded == edit
     assert loaded.parts[0].change == edit.parts[0].change
-    with edit.on(model):
-        wanted = asked(model, INSIDE, 2)
-    with loaded.on(model):
-        assert torch.equal(asked(model, INSIDE, 2), wanted)
+    with edit.on(model) as edited:
+        wanted = asked(edited, INSIDE, 2)
+    with loaded.on(model) as edited:
+        assert torch.equal(asked(edited, INSIDE, 2), wanted)
     both = edit | edit_of(units(model, seed=9), model)
     both.save(tmp_path / "both.safetensors")
     assert Edit.load(tmp_path / "both.safetensors") == both
@@ -133,15 +135,15 @@ def test_5_two_edits_in_a_batch_a_row_each_are_two_runs() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_6_padding_order_and_size_of_a_batch_change_nothing(name: str, kind: str) -> None:
     model = model_of(kind)
-    rows = [model.encode(text) for text in TEXTS]
-    ends = torch.tensor([len(row) - 1 for row in rows])
-    width = max(map(len, rows)) + 3
-    padded = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = torch.tensor(row)
-        padded[i, len(row) : len(row) + 2] = MORE[:2]
-    with edit_of(change_of(name, kind), model).on(model):
-        alone = [asked(model, text, 2) for text in TEXTS]
+    with edit_of(change_of(name, kind), model).on(model) as edited:
+        rows = [model.encode(edited.framed(text)) for text in TEXTS]
+        ends = torch.tensor([len(row) - 1 for row in rows])
+        width = max(map(len, rows)) + 3
+        padded = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            padded[i, : len(row)] = torch.tensor(row)
+            padded[i, len(row) : len(row) + 2] = MORE[:2]
+        alone = [asked(edited, text, 2) for text in TEXTS]
         for order in ([0, 1, 2, 3], [3, 1, 0, 2], [2, 0]):
             found = forward(model, padded[order], keep=width, prompts=PromptEnds(ends[order])).logits
             for row, i in zip(found, order, strict=True):
@@ -151,9 +153,9 @@ def test_6_padding_order_and_size_of_a_batch_change_nothing(name: str, kind: str
 @pytest.mark.parametrize("name", CHANGES)
 def test_7_with_a_cache_it_is_the_same_as_without(name: str) -> None:
     model = model_of()
-    with edit_of(change_of(name), model).on(model):
+    with edit_of(change_of(name), model).on(model) as edited:
         for text in TEXTS:
-            whole, ids = asked(model, text, 3), torch.tensor([model.encode(text)])
+            whole, ids = asked(edited, text, 3), torch.tensor([model.encode(edited.framed(text))])
             store, ends = DynamicCache(), torch.tensor([ids.shape[1] - 1])
             past = {"past_key_values": store, "use_cache": True}
             found = [forward(model, ids, past=past, prompts=PromptEnds(ends)).logits[0, -1]]
@@ -161,13 +163,13 @@ def test_7_with_a_cache_it_is_the_same_as_without(name: str) -> None:
                 going_on = PromptEnds(ends, going_on=True)
                 found.append(forward(model, token.view(1, 1), past=past, prompts=going_on).logits[0, -1])
             assert float((torch.stack(found) - whole).abs().max()) < SAME
-        [text] = generate(model, [INSIDE], Sampling(18, top_k=1))
-        ids = model.encode(INSIDE)
-        end = torch.tensor([len(ids) - 1])
-        while len(ids) < 18:
-            step = forward(model, torch.tensor([ids]), prompts=PromptEnds(end)).logits[0, -1]
-            ids.append(int(step.argmax()))
-        assert text == str(model.tokenizer.decode(ids, skip_special_tokens=True))
+        written = model.encode(edited.framed(INSIDE))
+        length, end = len(written) + 6, torch.tensor([len(written) - 1])
+        [text] = generate(edited, [INSIDE], Sampling(length, top_k=1))
+        while len(written) < length:
+            step = forward(model, torch.tensor([written]), prompts=PromptEnds(end)).logits[0, -1]
+            written.append(int(step.argmax()))
+        assert text == str(model.tokenizer.decode(written, skip_special_tokens=True))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -175,10 +177,10 @@ def test_scored_answers_are_those_of_prompts_asked_one_by_one(name: str) -> None
     """What is fed after a prompt, and other answers beside it, decide nothing."""
     model = model_of()
     pairs = [(text, answer) for text in TEXTS for answer in ("Paris", "Warsaw Poland")]
-    with edit_of(change_of(name), model).on(model):
-        together = score_answers(model, pairs)["joint_log_prob"]
+    with edit_of(change_of(name), model).on(model) as edited:
+        together = score_answers(edited, pairs)["joint_log_prob"]
         for (text, answer), found in zip(pairs, together, strict=True):
-            ids, words = model.encode(text), model.answer_ids(text, answer)
+            ids, words = model.encode(edited.framed(text)), edited.answer_ids(text, answer)
             row, end = torch.tensor([[*ids, *words[:-1]]]), torch.tensor([len(ids) - 1])
             logits = forward(model, row, keep=len(words), prompts=PromptEnds(end)).logits[0].double().log_softmax(-1)
             assert float(found) == pytest.approx(float(logits[range(len(words)), words].sum()), abs=1e-4)
@@ -298,3 +300,32 @@ def test_a_scope_and_a_threshold_are_where_they_were_put() -> None:
         routed = asked(model, "It rained")
     with edit_of(weights(model), model).on(model):
         assert torch.allclose(routed, asked(model, "It rained"), atol=SAME)
+
+
+def test_a_subject_is_traced_where_it_stands_among_demonstrations() -> None:
+    model = model_of()
+    prompt = Prompt("{} was born in", "Marie Curie", "Paris", id="curie")
+    change = Demonstrations("Warsaw is old. {}")
+    with edit_of(change, model).on(model) as edited:
+        tokenised = edited.tokenise(prompt)
+        start, end = tokenised.subject
+        assert "".join(tokenised.tokens[start:end]).strip() == "Marie Curie"
+        assert tokenised.prompt.text == "Warsaw is old. Marie Curie was born in"
+        program = corrupt(embed @ subject, Gaussian(draws=2)) | restore(mlp.each @ every)
+        table = trace(edited, [prompt], program, progress=False)
+        assert set(table.frame["prompt"]) == {"curie"}
+        by_hand = Prompt("Warsaw is old. {} was born in", "Marie Curie", "Paris", id="curie")
+        assert table.frame.equals(trace(model, [by_hand], program, progress=False).frame)
+    with pytest.raises(UsageError, match="must hold exactly one '{}', where the prompt goes"):
+        Demonstrations("no place")
+
+
+def test_evaluation_asks_through_what_an_edit_yields() -> None:
+    """The questions are tokenised inside: a fact that is stated before the question is judged as that longer text."""
+    model = model_of()
+    fact = Fact(Prompt("{} was born in", "Marie Curie", "Warsaw"), "Paris")
+    found = evaluate_edit(model, edit_of(Demonstrations("Paris Paris. {}"), model), fact)
+    [true, new] = score_answers(model, [(f"Paris Paris. {fact.prompt.text}", o) for o in ("Warsaw", "Paris")])["prob"]
+    assert found["after"]["EM"] == pytest.approx(new - true, abs=1e-7)
+    [true, new] = score_answers(model, [(fact.prompt.text, o) for o in ("Warsaw", "Paris")])["prob"]
+    assert found["before"]["EM"] == pytest.approx(new - true, abs=1e-7)

@@ -66,7 +66,7 @@ class AnswerRows:
         questions, names, found, scored = [], [], [], []
         prefixes: dict[str, Ids] = {}
         for one in asked:
-            text, answer = one.text, one.answer
+            text, answer = model.framed(one).text, one.answer
             if answer is None:
                 raise UsageError(f"{text[-60:]!r} has no answer to be scored; give one")
             if text not in prefixes:

@@ -121,7 +121,7 @@ def _generate(
     by_length: dict[int, list[int]] = defaultdict(list)
     for prompt in prompts:
         check_text(prompt, "the prompt")
-    ids = [model.encode(prompt) for prompt in prompts]
+    ids = [model.encode(model.framed(prompt)) for prompt in prompts]
     for i, (prompt, tokens) in enumerate(zip(prompts, ids, strict=True)):
         if not 0 < len(tokens) < length:
             raise UsageError(f"the prompt {prompt[:60]!r} has {len(tokens)} tokens; a text of {length} cannot begin so")

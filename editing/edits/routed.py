@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Int
@@ -17,64 +16,12 @@ from ...models.asking import deciding, prompt_ends
 from ...models.model import Model
 from .adapters import Codebook, Gated, Units
 from .change import ANSWERS, Change
+from .scopes import Scope, read_scope
 from .weights import WeightChange
 
 _ROUTABLE: dict[str, type[WeightChange] | type[Units] | type[Codebook] | type[Gated]] = {
     kind.kind: kind for kind in (WeightChange, Units, Codebook, Gated)
 }
-
-
-class Scope(ABC):
-    """Which prompts are meant, by their text."""
-
-    kind: ClassVar[str]
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """All it holds that is a tensor."""
-        return {}
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """All else it holds, as JSON gives it back."""
-        return {}
-
-    @classmethod
-    @abstractmethod
-    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
-        """The scope that these are of."""
-
-    @abstractmethod
-    def holds(self, texts: Sequence[str]) -> list[bool]:
-        """Whether each prompt is meant; it may depend on nothing but the prompt."""
-
-
-@dataclass(frozen=True)
-class Mentions(Scope):
-    """Prompts in which some words stand.
-
-    Args:
-        words: one of them is enough.
-    """
-
-    kind = "mentions"
-
-    words: tuple[str, ...]
-
-    @property
-    def header(self) -> dict[str, Any]:
-        return {"words": list(self.words)}
-
-    @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
-        return cls(tuple(header["words"]))
-
-    def holds(self, texts: Sequence[str]) -> list[bool]:
-        return [any(word in text for word in self.words) for text in texts]
-
-
-SCOPES: dict[str, type[Scope]] = {Mentions.kind: Mentions}
-"""Every kind of scope, by its name in files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +58,7 @@ class Routed(Change):
 
         scope, change = header["scope"], header["change"]
         return cls(
-            SCOPES[scope["kind"]].read(of("scope"), scope["header"]),
+            read_scope(of("scope"), scope),
             _ROUTABLE[change["kind"]].read(of("change"), change["header"]),
         )
 

@@ -14,6 +14,7 @@ from ...facts.prompts import Prompt
 from ...runs.tensors import read_tensors, write_tensors
 from .adapters import Codebook, Gated, Units
 from .change import Change
+from .inputs import Demonstrations
 from .provenance import Part, Provenance
 from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
@@ -21,7 +22,8 @@ from .routed import Routed
 from .weights import WeightChange
 
 _KIND = "edit"
-_CHANGES: dict[str, type[Change]] = {change.kind: change for change in (WeightChange, Units, Codebook, Gated, Routed)}
+_KINDS = (WeightChange, Units, Codebook, Gated, Demonstrations, Routed)
+_CHANGES: dict[str, type[Change]] = {change.kind: change for change in _KINDS}
 """Every kind of change, by its name in files."""
 
 

@@ -109,6 +109,12 @@ class Prompt:
         start, end = self.turn or sentence_in(self.template)
         return self.reworded(context.replace("{}", self.template[start:end]))
 
+    def framed(self, frame: str) -> Prompt:
+        """The same prompt, answer and name with it, among other words ("New fact: ... {}"); see `in_context`."""
+        start, end = self.turn or sentence_in(self.template)
+        text, turn = _exchanged(self.template, self.turn, frame.replace("{}", self.template[start:end]))
+        return replace(self, template=text, turn=turn, id=self.name)
+
     def reworded(self, template: str) -> Prompt:
         """Another sentence about the subject, without an answer, in the place of this one (see `in_context`)."""
         text, turn = _exchanged(self.template, self.turn, template)
@@ -216,6 +222,11 @@ class Question:
     def words(self) -> str:
         """The sentence without what tokenizers add: of a chat, the user's words, else what follows a BOS token."""
         return self.text[slice(*(self.turn or sentence_in(self.text)))]
+
+    def framed(self, frame: str) -> Question:
+        """The same question among other words; see `Prompt.in_context`."""
+        text, turn = _exchanged(self.text, self.turn, frame.replace("{}", self.words))
+        return replace(self, text=text, turn=turn)
 
     def after(self, sentence: str) -> Question:
         """The same question behind another sentence; see `Prompt.in_context`."""

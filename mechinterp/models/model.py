@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +27,11 @@ from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
 
+Framing = Callable[[str], str]
+"""Gives what is put around some words that a model is asked: a template with `{}` in the place of the words."""
+
+Framed = TypeVar("Framed", str, Prompt, Question)
+
 _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 """Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
 
@@ -38,6 +43,7 @@ class Model:
     Nothing here changes weights; edits do, and undo it.  `bundled` says which of the bundled models its weights are, ""
     for every other one (`bundled.py`); `name` is only what it is called.  Of an encoder-decoder one stack is patched
     (`layout.stack`), and `start` are the tokens with which its decoder begins, before the answer.
+    `framings` are what edits of the input put around all that it is asked.
     """
 
     bridge: TransformerBridge
@@ -46,6 +52,7 @@ class Model:
     name: str
     bundled: str = ""
     start: tuple[int, ...] = ()
+    framings: tuple[Framing, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -145,6 +152,20 @@ class Model:
         """
         return encode(self.tokenizer, text, closed=self.is_encoder_decoder)[0]
 
+    def framed(self, said: Framed) -> Framed:
+        """A text, prompt or question as this model is asked it: with the words that edits of the input put around it.
+
+        Running text, which asks nothing, has none.
+        """
+        for framing in self.framings:
+            if isinstance(said, str):
+                said = Question(said).framed(framing(said)).text
+            elif isinstance(said, Prompt):
+                said = said.framed(framing(Question.of(said).words))
+            else:
+                said = said.framed(framing(said.words))
+        return said
+
     def pieces(self, text: str) -> list[int]:
         """Token ids of words by themselves, without BOS or EOS."""
         return pieces(self.tokenizer, text)
@@ -168,7 +189,7 @@ class Model:
             UsageError: a text that is empty, ends with a blank or is too long.
         """
         check_text(text)
-        return self.decode([self.next_token(self.fitting(text))]).strip()
+        return self.decode([self.next_token(self.fitting(self.framed(text)))]).strip()
 
     def fitting(self, text: str) -> list[int]:
         """Token ids of a text that is to be read whole.
@@ -204,6 +225,7 @@ class Model:
 
     def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
         """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
+        prompt = self.framed(prompt)
         tokenised = spans.tokenise(self.tokenizer, prompt, for_encoder=bool(self.layout.stack))
         if self.layout.stack == DECODER:
             tokenised = replace(tokenised, decoder=spans.first_tokens(self.tokenizer, prompt, self.start))
@@ -227,9 +249,10 @@ class Model:
         """
         if self.is_encoder_decoder:
             return lone_answer(self.tokenizer, answer)
-        if isinstance(text, (Prompt, Question)):
-            return continuation(self.tokenizer, text.text, answer, text.join)
-        return continuation(self.tokenizer, text, answer)
+        if isinstance(text, str):
+            return continuation(self.tokenizer, self.framed(text), answer)
+        framed = self.framed(text).text if isinstance(text, Prompt) else self.framed(text).text
+        return continuation(self.tokenizer, framed, answer, text.join)
 
     def answer_ids(self, text: str | Prompt | Question, answer: str) -> tuple[int, ...]:
         """Token ids of an answer as it continues a text; see `continuation`."""

@@ -9,7 +9,9 @@ import torch
 from mechinterp.editing.edits.adapters import Codebook, Gated, Units
 from mechinterp.editing.edits.change import Change
 from mechinterp.editing.edits.factors import Factors
-from mechinterp.editing.edits.routed import Mentions, Routed
+from mechinterp.editing.edits.inputs import Demonstrations
+from mechinterp.editing.edits.routed import Routed
+from mechinterp.editing.edits.scopes import Mentions
 from mechinterp.editing.edits.weights import WeightChange
 from mechinterp.models.model import Model
 from mechinterp.patching.plain.executor import forward
@@ -78,6 +80,7 @@ CHANGES: dict[str, Callable[[Model], Change]] = {
     "codebook, before": lambda model: codebook(model, replaces="before"),
     "codebook, all": lambda model: codebook(model, replaces="all"),
     "gated": gated,
+    "demonstrations": lambda model: Demonstrations("Marie lives in Rome. {}", Mentions(("Marie",))),
     "routed weights": routed,
     "routed units": lambda model: Routed(Mentions(("Marie",)), units(model)),
     "routed codebook": lambda model: Routed(Mentions(("Marie",)), codebook(model)),
@@ -94,6 +97,7 @@ EMPTY: dict[str, Callable[[Model], Change]] = {
         LAYER, "down", torch.zeros(0, model.d_mlp), torch.zeros(0), torch.zeros(0, model.d_model), "all"
     ),
     "gated": lambda model: Gated(LAYER, "down", weights(model).factors["down", LAYER], float("inf")),
+    "demonstrations": lambda model: Demonstrations("{}"),
     "routed": lambda model: Routed(Mentions(()), weights(model)),
 }
 """Those that hold nothing."""

@@ -1,0 +1,68 @@
+"""Which prompts a change answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+
+class Scope(ABC):
+    """Which prompts are meant, by their text."""
+
+    kind: ClassVar[str]
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All it holds that is a tensor."""
+        return {}
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """All else it holds, as JSON gives it back."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
+        """The scope that these are of."""
+
+    @abstractmethod
+    def holds(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each prompt is meant; it may depend on nothing but the prompt."""
+
+
+@dataclass(frozen=True)
+class Mentions(Scope):
+    """Prompts in which some words stand.
+
+    Args:
+        words: one of them is enough.
+    """
+
+    kind = "mentions"
+
+    words: tuple[str, ...]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        return {"words": list(self.words)}
+
+    @classmethod
+    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
+        return cls(tuple(header["words"]))
+
+    def holds(self, texts: Sequence[str]) -> list[bool]:
+        return [any(word in text for word in self.words) for text in texts]
+
+
+SCOPES: dict[str, type[Scope]] = {Mentions.kind: Mentions}
+"""Every kind of scope, by its name in files."""
+
+
+def read_scope(tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> Scope:
+    """The scope that a file holds."""
+    return SCOPES[saved["kind"]].read(tensors, saved["header"])
