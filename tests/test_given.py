@@ -488,3 +488,19 @@ def test_positions_that_nobody_names_still_have_names() -> None:
         "here",
         "every",
     ]
+
+
+def test_a_model_reads_facts_and_single_tokens(model: Model) -> None:
+    fact = Fact(PROMPT)
+    assert model.tokenise(fact) == model.tokenise(PROMPT)
+    assert model.answer_ids(fact, "oslo") == model.answer_ids(PROMPT, "oslo") == model.answer_ids(PROMPT.text, "oslo")
+    token = model.answer_ids(fact, "oslo")[0]
+    assert model.decode(token) == model.decode([token]) == model.decode(np.array([token])) == "oslo"
+    for call in (lambda: model.tokenise("ada lives"), lambda: model.tokenise(3), lambda: model.answer_ids(3, "oslo")):
+        with pytest.raises(UsageError, match="is no prompt; give Prompt"):
+            call()
+    for call in (lambda: model.encode(3), lambda: model.pieces(b"ada"), lambda: model.complete(PROMPT)):
+        with pytest.raises(UsageError, match="^the text is .*, which is no text"):
+            call()
+    with pytest.raises(UsageError, match="^a token is 'oslo', which is no whole number"):
+        model.decode("oslo")

@@ -21,6 +21,7 @@ from .words import (
     check_subject,
     check_text,
     find_subject,
+    is_ordinary,
     occurrences,
     sentence_in,
 )
@@ -60,13 +61,18 @@ class Prompt:
     turn: Turn | None = None
 
     def __post_init__(self) -> None:
-        check_spelling(self.template, "the template")
+        answer = "-" if self.answer is None else self.answer
+        ordinary = is_ordinary(self.template, self.subject, answer, self.id or "-", self.relation or "-")
+        if not ordinary:
+            check_spelling(self.template, "the template")
         holes = self.template.count("{}")
         if holes != 1:
             raise UsageError(
                 f"the template {self.template!r} has {holes} places for the subject; write exactly one '{{}}' where "
                 f"{self.subject!r} belongs"
             )
+        if ordinary and self.join is None and self.turn is None:
+            return
         check_subject(self.subject, self.template)
         check_join(self.join, self.answer)
         check_text(self.text, "the sentence", join=self.join)
@@ -204,6 +210,9 @@ class Question:
     turn: Turn | None = None
 
     def __post_init__(self) -> None:
+        answer = "-" if self.answer is None else self.answer
+        if self.join is None and self.turn is None and is_ordinary(self.text, answer):
+            return
         check_join(self.join, self.answer)
         check_text(self.text, "the question", join=self.join)
         if self.answer is not None:
@@ -270,17 +279,21 @@ class Fact:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, Prompt):
             raise UsageError(f"{self.prompt!r:.80} is no prompt; give Prompt(template, subject, answer)")
-        if self.target_new is not None:
+        if self.target_new is not None and not is_ordinary(self.target_new):
             name = f"the target_new of {self.prompt.text!r}"
             check_answer(self.target_new, name, "give the object that an edit writes, or None")
-        for name in QUESTIONS:
-            object.__setattr__(self, name, several(getattr(self, name), Question, name, "Question(text, answer)"))
-        others = several(self.same_subject, Prompt, "same_subject", "Prompt(template, subject, answer)")
-        object.__setattr__(self, "same_subject", others)
-        texts = several(self.generation, str, "generation", "texts")
-        for text in texts:
-            check_text(text, "a text of generation")
-        object.__setattr__(self, "generation", texts)
+        kinds: dict[str, tuple[type[Any], str]] = {
+            **dict.fromkeys(QUESTIONS, (Question, "Question(text, answer)")),
+            "same_subject": (Prompt, "Prompt(template, subject, answer)"),
+            "generation": (str, "texts"),
+        }
+        for name, (kind, hint) in kinds.items():
+            given = getattr(self, name)
+            if type(given) is not tuple or not all(isinstance(one, kind) for one in given):
+                object.__setattr__(self, name, several(given, kind, name, hint))
+        for text in self.generation:
+            if not is_ordinary(text):
+                check_text(text, "a text of generation")
 
     @property
     def id(self) -> str:
@@ -311,20 +324,27 @@ Prompts = Prompt | Fact | Iterable[Prompt | Fact]
 """What is asked, in one or several prompts; a fact brings its own."""
 
 
+def prompt_of(given: object) -> Prompt:
+    """The prompt of whatever brings one: a prompt, or something with a prompt (a fact).
+
+    Raises:
+        UsageError: something else.
+    """
+    found = given if isinstance(given, Prompt) else getattr(given, "prompt", None)
+    if not isinstance(found, Prompt):
+        raise UsageError(f"{given!r:.80} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)")
+    return found
+
+
 def prompts_of(given: object) -> list[Prompt]:
     """Prompts from whatever brings them: one or several, each a prompt or something with a prompt (a fact).
 
     Raises:
         UsageError: something else among them.
     """
-    several_given: Iterable[object] = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    found = []
-    for one in several_given if _prompt_in(given) is None else [given]:
-        prompt = _prompt_in(one)
-        if prompt is None:
-            raise UsageError(_no_prompt(one))
-        found.append(prompt)
-    return found
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return [prompt_of(given)]
+    return [prompt_of(one) for one in given]
 
 
 Facts = Fact | Iterable[Fact]
@@ -338,15 +358,6 @@ def facts_of(given: object) -> list[Fact]:
         UsageError: something else among them.
     """
     return list(several(given, Fact, "facts", "Fact(prompt, target_new), or read a file of them with read_facts"))
-
-
-def _prompt_in(one: object) -> Prompt | None:
-    found = one if isinstance(one, Prompt) else getattr(one, "prompt", None)
-    return found if isinstance(found, Prompt) else None
-
-
-def _no_prompt(one: object) -> str:
-    return f"{one!r:.80} is no prompt; give Prompt(template, subject) or Prompt.find(text, subject)"
 
 
 def _message_with(messages: Sequence[Message], subject: str) -> int:

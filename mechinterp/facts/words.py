@@ -41,6 +41,9 @@ _HIDDEN = "\u200b\u2060\ufeff"
 _TURN = re.compile(r"(<[^<>\s]+>|\[/\w+\])[^\S\n]*\w*\s*$")
 """The markup with which a rendered chat ends: "<|im_start|>assistant", "<start_of_turn>model", "[/INST]"."""
 
+_ORDINARY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+"""Printable ASCII without a blank at either end."""
+
 _BOS = re.compile(r"<(?:s|bos|[|\uff5c][^<>{}]+[|\uff5c])>", re.IGNORECASE)
 """How a BOS token is spelt: "<s>", "<bos>", "<|begin_of_text|>"."""
 
@@ -133,6 +136,12 @@ def needs_space(text: str, answer: str) -> bool:
     if kind == "Pd" or end in "/\\=":
         return after_gap
     return True
+
+
+def is_ordinary(*words: object) -> bool:
+    """Whether nothing that is looked for below can be wrong with any of these: a short way past it for files of many
+    thousand records."""
+    return all(type(word) is str and _ORDINARY.fullmatch(word) for word in words)
 
 
 def tail_of(text: str, answer: str, join: str | None) -> str:

@@ -20,8 +20,9 @@ from ..facts import spans
 from ..facts.answers import Continuation, continuation, lone_answer
 from ..facts.chat import Said, in_chat
 from ..facts.encoding import encode, pieces
-from ..facts.prompts import Prompt, Question
+from ..facts.prompts import Fact, Prompt, Question, prompt_of
 from ..facts.words import check_text
+from ..given import Wholes, wholes
 from ..runs.hashing import tensor_bytes
 from .layout import Layout, original_names
 from .placement import device_of, fetched
@@ -170,9 +171,9 @@ class Model:
         """Token ids of words by themselves, without BOS or EOS."""
         return pieces(self.tokenizer, text)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some token ids."""
-        return str(self.tokenizer.decode(list(ids)))
+    def decode(self, ids: Wholes) -> str:
+        """The text of some token ids, or of one."""
+        return str(self.tokenizer.decode(list(wholes(ids, "a token"))))
 
     def chat(self, said: Said) -> Said:
         """A text, prompt, question or fact as a user says it to this model (see `facts.chat.in_chat`).
@@ -223,9 +224,10 @@ class Model:
         """Rows of decoder tokens of one length as a tensor; None for a model without an encoder."""
         return torch.tensor(decoder_ids, device=self.device) if self.is_encoder_decoder else None
 
-    def tokenise(self, prompt: Prompt) -> spans.TokenisedPrompt:
-        """The prompt's tokens, subject span and answer tokens (see `spans.tokenise` for what raises)."""
-        prompt = self.framed(prompt)
+    def tokenise(self, prompt: Prompt | Fact) -> spans.TokenisedPrompt:
+        """The tokens of a prompt (or of a fact's), subject span and answer tokens (see `spans.tokenise` for what
+        raises)."""
+        prompt = self.framed(prompt_of(prompt))
         tokenised = spans.tokenise(self.tokenizer, prompt, for_encoder=bool(self.layout.stack))
         if self.layout.stack == DECODER:
             tokenised = replace(tokenised, decoder=spans.first_tokens(self.tokenizer, prompt, self.start))
@@ -237,7 +239,7 @@ class Model:
             )
         return tokenised
 
-    def continuation(self, text: str | Prompt | Question, answer: str) -> Continuation:
+    def continuation(self, text: str | Prompt | Question | Fact, answer: str) -> Continuation:
         """An answer as it continues a text (of an encoder-decoder: as a text of its own).
 
         Args:
@@ -251,10 +253,12 @@ class Model:
             return lone_answer(self.tokenizer, answer)
         if isinstance(text, str):
             return continuation(self.tokenizer, self.framed(text), answer)
-        framed = self.framed(text).text if isinstance(text, Prompt) else self.framed(text).text
-        return continuation(self.tokenizer, framed, answer, text.join)
+        if isinstance(text, Question):
+            return continuation(self.tokenizer, self.framed(text).text, answer, text.join)
+        asked = prompt_of(text)
+        return continuation(self.tokenizer, self.framed(asked).text, answer, asked.join)
 
-    def answer_ids(self, text: str | Prompt | Question, answer: str) -> tuple[int, ...]:
+    def answer_ids(self, text: str | Prompt | Question | Fact, answer: str) -> tuple[int, ...]:
         """Token ids of an answer as it continues a text; see `continuation`."""
         return self.continuation(text, answer).ids
 
