@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ...runs.files import save_somewhere
 from ...runs.hashing import short, tensor_bytes
 from ...runs.versions import versions
 from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
@@ -91,7 +92,11 @@ class SecondMoment(Spectral):
         progress: bool = True,
         save: str | Path | None = None,
     ) -> SecondMoment:
-        """Collect one layer's second moment from texts; see `collect_moments` for several layers at once."""
+        """Collect one layer's second moment from texts; see `collect_moments` for several layers at once.
+
+        Raises:
+            NotSavedError: it could not be written to `save`; it is the error's `result`.
+        """
         from .collect import collect_moments
 
         index = model.layout.check_layer(layer)
@@ -99,7 +104,7 @@ class SecondMoment(Spectral):
             model, texts, [index], max_tokens=max_tokens, batch_tokens=batch_tokens, progress=progress
         )[index]
         if save is not None:
-            found.save(save)
+            save_somewhere(save, found.save, found)
         return found
 
     @staticmethod
