@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from support.tokenizers import SENTENCES
 from support.zoo import KINDS, sentence_model
 from torch import Tensor
@@ -15,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mechinterp.editing import Edit, Factors, Provenance, SecondMoment, rome
 from mechinterp.editing.edits.active import active_edits, effective_weight
-from mechinterp.errors import DamagedError, MechinterpError, UsageError
+from mechinterp.editing.edits.export import check_export
+from mechinterp.errors import DamagedError, MechinterpError, StorageError, UsageError
 from mechinterp.facts.prompts import Prompt
 from mechinterp.models.model import Model
 from mechinterp.patching.plain.executor import HookWrite, forward
@@ -324,3 +327,83 @@ def test_a_failed_export_leaves_nothing_behind(model: Model, tmp_path: Path) -> 
         handmade(other).to_hf(model, tmp_path / "edited")
     assert list(tmp_path.iterdir()) == []
     assert model.fingerprint() == before
+
+
+def test_a_folder_for_an_export_is_looked_at_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_export(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    check_export(tmp_path / "mine")  # empty
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(UsageError, match="is there already and not empty"):
+        check_export(tmp_path / "mine")
+    with pytest.raises(UsageError, match="holds no saved model .* and is not replaced"):
+        check_export(tmp_path / "mine", overwrite=True)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="is there already"):
+        check_export(tmp_path / "link", overwrite=True)
+    with pytest.raises(UsageError, match="has no name; give one"):
+        check_export("")
+    monkeypatch.chdir(tmp_path / "mine")
+    (tmp_path / "mine" / "config.json").touch()
+    with pytest.raises(UsageError, match="is the folder you are in, which cannot be replaced"):
+        check_export(".", overwrite=True)
+    monkeypatch.setattr(os, "access", lambda *given: False)
+    with pytest.raises(StorageError, match="may not be written"):
+        check_export(tmp_path / "new")
+
+
+def test_a_replaced_model_is_gone_only_when_the_new_one_is_there(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what else lies in its folder stays, however that ends."""
+    first, second, folder = handmade(model), handmade(model, seed=1), tmp_path / "edited"
+    first.to_hf(model, folder)
+    before = model.fingerprint()
+    (folder / "README.md").write_text("mine")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("mine")
+    (folder / "model-00001-of-00002.safetensors").touch()  # of a model that was saved in pieces
+
+    def as_it_was(which: Edit) -> None:
+        assert Edit.load(folder / "mechinterp-edit.safetensors") == which
+        assert AutoModelForCausalLM.from_pretrained(folder) is not None
+        assert (folder / "README.md").read_text() == (folder / "notes" / "a.txt").read_text() == "mine"
+        assert [path.name for path in tmp_path.iterdir()] == ["edited"]
+        assert model.fingerprint() == before
+
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(StorageError, match="edited' could not be written: there is no space left"):
+            second.to_hf(model, folder, overwrite=True)
+    as_it_was(first)
+
+    def full(*given: object, **options: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model.bridge.original_model), "save_pretrained", full)
+        with pytest.raises(StorageError, match="edited' could not be written: there is no space left"):
+            second.to_hf(model, folder, overwrite=True)
+    as_it_was(first)
+    second.to_hf(model, folder, overwrite=True)
+    as_it_was(second)
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
+
+
+def test_an_edit_that_cannot_be_written_is_still_there(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = handmade(model)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="a part of its path is a file"):
+        edit.save(tmp_path / "file" / "edit.safetensors")
+    edit.save(tmp_path / "new" / "edit.safetensors")
+    assert Edit.load(tmp_path / "new" / "edit.safetensors") == edit

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +31,9 @@ from mechinterp.editing import RomeHparams, SecondMoment
 from mechinterp.editing.editors.ft import ft
 from mechinterp.editing.editors.registry import EDITORS
 from mechinterp.editing.sequences.singles import edit_each
-from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.errors import MechinterpError, NotSavedError, UsageError
+from mechinterp.runs import identity
+from mechinterp.runs.folder import OutFolder
 from mechinterp.runs.peak_memory import GPU, UNKNOWN, peak_memory
 
 HELD = ["The river was high after the rain."]
@@ -226,6 +231,123 @@ def test_other_references_are_another_experiment(model: Model, facts: list[Fact]
             leaderboard(model, facts[:2], ["small"], references=other, **options)
     with pytest.raises(UsageError, match="another evaluation: it differs in allow conflicts .False, not True"):
         leaderboard(model, facts[:2], ["small"], references=References(texts), allow_conflicts=True, **options)
+
+
+def test_damaged_trials_are_made_again(
+    model: Model, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"edits": ["single", "sequential"], "sizes": [2], "groups": 1, "progress": False,
+                               "metrics": ["ES"], "out": tmp_path}  # fmt: skip
+    whole = leaderboard(model, facts[:2], ["small"], **options)
+    module = importlib.import_module("mechinterp.analysis.trials.leaderboard")
+    try_editor, made = module.try_editor, []
+    monkeypatch.setattr(
+        module, "try_editor", lambda *args, **kwargs: made.append(args[2]) or try_editor(*args, **kwargs)
+    )
+
+    def again() -> list[str]:
+        made.clear()
+        found = leaderboard(model, facts[:2], ["small"], **options)
+        pd.testing.assert_frame_equal(found.records, whole.records)
+        pd.testing.assert_frame_equal(found.retention["small"].before, whole.retention["small"].before)
+        return list(made)
+
+    assert again() == []
+    parts = {path.name.split("-")[1] + path.suffixes[-2]: path for path in (tmp_path / "parts").iterdir()}
+    for name, mode in (("single.trial", "single"), ("sequential.before", "sequential")):
+        content = parts[name].read_bytes()
+        for damaged in (b"", content[:-9], content[:60] + bytes([content[60] ^ 1]) + content[61:]):
+            parts[name].write_bytes(damaged)
+            with pytest.warns(UserWarning, match=rf"{parts[name].name}' is .*; this trial is made again"):
+                assert again() == [mode]
+    parts["single.trial"].unlink()
+    assert again() == ["single"]
+    parts["single.trial"].write_bytes(parts["sequential.trial"].read_bytes())  # whole, but another one's
+    assert again() == ["single"]
+    (tmp_path / "parts" / f".{parts['single.trial'].name}.1.part").touch()
+    (tmp_path / "parts" / ".mine.part").touch()
+    assert again() == []
+    assert sorted(path.name for path in (tmp_path / "parts").glob(".*")) == [".mine.part"]
+
+
+def test_two_starts_at_once_and_files_of_the_user(model: Model, facts: list[Fact], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"metrics": ["ES"], "progress": False}
+    with OutFolder(tmp_path / "used").locked(), pytest.raises(UsageError, match="is in use by process"):
+        leaderboard(model, facts[:1], ["small"], out=tmp_path / "used", **options)
+    (tmp_path / "journal.jsonl").write_text("mine")
+    with pytest.raises(UsageError, match="journal.jsonl' is there already and was not written there"):
+        leaderboard(model, facts[:1], ["small"], out=tmp_path, **options)
+    assert (tmp_path / "journal.jsonl").read_text() == "mine"
+
+
+def test_other_versions_are_another_evaluation(
+    model: Model, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"metrics": ["ES"], "progress": False, "out": tmp_path}
+    leaderboard(model, facts[:1], ["small"], **options)
+    here = identity.versions()
+    monkeypatch.setattr(identity, "versions", lambda: here | {"torch": "99"})
+    with pytest.raises(UsageError, match=r"it differs in versions of the libraries \(torch \(.*, not 99\)\)"):
+        leaderboard(model, facts[:1], ["small"], **options)
+
+
+def test_a_trial_that_cannot_be_written_is_not_lost(
+    model: Model, facts: list[Fact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"metrics": ["ES"], "progress": False}
+    whole = leaderboard(model, facts[:2], ["small", "large"], **options)
+    replaced = os.replace
+
+    def full(aside: Path, target: Path) -> None:
+        if target.name.startswith("large"):
+            raise OSError(28, "No space left on device")
+        replaced(aside, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(
+            NotSavedError, match=r"no space left .*memory .* 1 of 2 trials are kept in .* again"
+        ) as said:
+            leaderboard(model, facts[:2], ["small", "large"], out=tmp_path, **options)
+    pd.testing.assert_frame_equal(said.value.result.records, whole.records)
+    found = leaderboard(model, facts[:2], ["small", "large"], out=tmp_path, **options)
+    pd.testing.assert_frame_equal(found.records, whole.records)
+
+
+RANKS = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from support.fake_editors import FAKES
+from support.jobs import FACTS, many_parts
+from support.zoo import sentence_model
+from mechinterp.analysis import leaderboard
+import importlib
+module = importlib.import_module("mechinterp.analysis.trials.leaderboard")
+many_parts(setattr)
+made, try_editor = [], module.try_editor
+module.try_editor = lambda *args, **kwargs: made.append(args[1].name) or try_editor(*args, **kwargs)
+options = dict(edits=["single", "sequential"], sizes=[2], metrics=["ES"], progress=False)
+board = leaderboard(sentence_model(), FACTS, list(FAKES), out={out!r}, **options)
+board.records.to_parquet(Path({out!r}) / f"{{os.environ.get('RANK')}}.found")
+(Path({out!r}) / f"{{os.environ.get('RANK')}}.made").write_text(str(len(made)))
+"""
+
+
+def test_two_processes_share_the_trials(tmp_path: Path) -> None:
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(RANKS.format(tests=str(Path(__file__).parent), out=str(out)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    boards = [pd.read_parquet(out / f"{rank}.found") for rank in (0, 1)]
+    assert [int((out / f"{rank}.made").read_text()) for rank in (0, 1)] == [6, 6]
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (out / "None.made").read_text() == "0"  # all is there
+    for board in boards:
+        pd.testing.assert_frame_equal(board, pd.read_parquet(out / "None.found"))
+    assert len(list((out / "parts").glob("*.trial.parquet"))) == 12
 
 
 def test_facts_of_one_edit_are_drawn_together(model: Model, facts: list[Fact], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.running_text import running_text
@@ -15,10 +16,11 @@ from support.tokenizers import SENTENCES
 from support.zoo import sentence_model
 from torch import Tensor
 
-from mechinterp.editing import Repair, SecondMoment, collect_moments
+from mechinterp.editing import LinearMemory, Repair, SecondMoment, collect_moments
 from mechinterp.editing.moments.text_keys import panel_keys
-from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.errors import MechinterpError, NotSavedError, UsageError
 from mechinterp.models.model import Model
+from mechinterp.runs import files
 
 
 @pytest.fixture(scope="module")
@@ -316,3 +318,102 @@ def test_matrices_that_are_no_second_moment(model: Model) -> None:
         SecondMoment(0, torch.zeros(3, 4, dtype=torch.float64), 1, "")
     with pytest.raises(UsageError, match="averages no token"):
         SecondMoment(0, torch.zeros(4, 4, dtype=torch.float64), 0, "")
+    with pytest.raises(UsageError, match="kept in float64, not in torch.float32"):
+        SecondMoment(0, torch.eye(96), 1, "")
+    for lopsided in (torch.randn(96, 96, dtype=torch.float64), torch.eye(96, dtype=torch.float64)):
+        lopsided[3, 5] += 1e-3
+        with pytest.raises(UsageError, match="the matrix given for layer 0 is not symmetric"):
+            SecondMoment(0, lopsided, 1, "")
+    with pytest.raises(UsageError, match="a matrix of real numbers, not of torch.complex64"):
+        SecondMoment.given(model, 0, torch.eye(96, dtype=torch.complex64))
+    with pytest.raises(UsageError, match="the second moment given for layer 0 is no matrix of numbers"):
+        SecondMoment.given(model, 0, "a file")
+    with pytest.raises(UsageError, match="averages no token at all"):
+        SecondMoment.given(model, 0, torch.eye(96), tokens=0)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_matrix_from_numpy_is_taken(model: Model) -> None:
+    numbers = np.diag(np.linspace(1, 2, 96))
+    wanted = SecondMoment.given(model, 0, torch.from_numpy(numbers))
+    for matrix in (numbers, numbers.astype(np.float32), numbers.tolist()):
+        assert torch.allclose(SecondMoment.given(model, 0, matrix).matrix, wanted.matrix)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(MechinterpError, match="the second moment of layer 0 holds NaN or infinite values"):
+            SecondMoment.given(model, 0, np.full((96, 96), bad))
+
+
+def test_moments_are_looked_at_when_they_are_used(model: Model, moments: SecondMoment) -> None:
+    whole = replace(moments, complete=True)
+    partial = replace(moments, complete=False, tokens=17)
+    with pytest.warns(UserWarning, match="of layer 1 is incomplete: its collection was interrupted after 17 tokens"):
+        LinearMemory.of(model, 1, partial)
+    with pytest.raises(UsageError, match="said to be of layer 999, but small-gpt2 has layers 0 to 3"):
+        replace(moments, layer=999).check(model, 999)
+    with pytest.raises(UsageError, match="is of layer 999, but layer 1 is to be edited"):
+        LinearMemory.of(model, 1, replace(moments, layer=999))
+    small = SecondMoment(1, torch.eye(5, dtype=torch.float64), 1, model.fingerprint())
+    with pytest.raises(UsageError, match="this second moment has 5 units, small-gpt2 has 96"):
+        LinearMemory.of(model, 1, small)
+    changed = replace(whole, matrix=whole.matrix.clone())
+    changed.matrix[3, 3] += 1.0
+    for use in (lambda: LinearMemory.of(model, 1, changed), lambda: changed.solve(torch.zeros(96))):
+        with pytest.raises(UsageError, match="of layer 1 was changed in place; make another one of the changed matrix"):
+            use()
+    replace(changed, matrix=changed.matrix).check(model, 1)
+
+
+def test_a_folder_with_moments_of_another_model_is_refused_first(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect_moments(model, SENTENCES, [1], out=tmp_path, progress=False)
+    there = (tmp_path / "layer-1.safetensors").read_bytes()
+    other = sentence_model("gpt2", seed=1)
+    with pytest.raises(
+        UsageError, match=r"layer-1.safetensors' is the second moment of small-gpt2 .* choose another f"
+    ):
+        collect_moments(other, SENTENCES, [1], out=tmp_path, progress=False)
+    (tmp_path / "layer-2.safetensors").write_bytes(b"the user's")
+    with pytest.raises(UsageError, match=r"layer-2.safetensors' is there already and was not written there by this"):
+        collect_moments(model, SENTENCES, [1, 2], out=tmp_path, progress=False)
+    assert (tmp_path / "layer-2.safetensors").read_bytes() == b"the user's"
+    assert (tmp_path / "layer-1.safetensors").read_bytes() == there
+
+
+def test_a_full_disk_loses_no_moments(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while sums are written down, which ends nothing, nor at the end."""
+    out, second = tmp_path / "out", tmp_path / "second"
+    wanted = collect_moments(model, SENTENCES, [1, 2], progress=False)
+    settle, full = files._settle, [True]
+
+    def settled(path: Path) -> None:
+        if full[0] and path.is_relative_to(out):
+            raise OSError(28, "No space left on device")
+        settle(path)
+
+    monkeypatch.setattr(files, "_settle", settled)
+    monkeypatch.setattr(files.tempfile, "mkdtemp", lambda prefix: str(second))
+    with (
+        pytest.warns(UserWarning, match=r"collecting.safetensors' could not be written: there is no space left"),
+        pytest.raises(
+            NotSavedError, match=r"layer-1.safetensors' could not be written.*; it is kept in '.*second/"
+        ) as said,
+    ):
+        collect_moments(model, SENTENCES, [1, 2], batch_tokens=64, write_every=0.0, out=out, progress=False)
+    for layer, moment in wanted.items():
+        for found in (said.value.result[layer], SecondMoment.load(second / f"layer-{layer}.safetensors", model)):
+            assert found.tokens == moment.tokens
+            assert (found.matrix - moment.matrix).abs().max() < 1e-6
+    full[0] = False
+    assert collect_moments(model, SENTENCES, [1, 2], out=out, progress=False)[1].tokens == wanted[1].tokens
+    assert SecondMoment.load(out / "layer-2.safetensors").complete
+
+
+def test_what_was_interrupted_takes_no_complete_ones_place(model: Model, tmp_path: Path) -> None:
+    whole = collect_moments(model, SENTENCES, [1], out=tmp_path, progress=False)[1]
+    with (
+        pytest.warns(UserWarning, match="interrupted: the second moment averages"),
+        pytest.warns(UserWarning, match=r"layer-1.safetensors' is of an earlier, complete collection and is kept"),
+    ):
+        collect_moments(model, interrupted_texts("texts"), [1], out=tmp_path, progress=False)
+    assert SecondMoment.load(tmp_path / "layer-1.safetensors").fingerprint() == whole.fingerprint()

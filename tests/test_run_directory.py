@@ -1,13 +1,13 @@
-"""Run directories: killed at any moment and started again, a run ends with the rows of an uninterrupted one."""
+"""Run directories: stopped and started again, a run ends with the rows of an uninterrupted one.
+
+Kills at any moment are in test_injection.py.
+"""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
-import signal
-import time
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import torch
 from support.zoo import sentence_model
 
 from mechinterp import Model, Prompt, Table, patching, trace
-from mechinterp.errors import MechinterpError, UsageError
+from mechinterp.errors import MechinterpError, NotSavedError, UsageError
 from mechinterp.patching import Interrupted
 from mechinterp.patching.traces import planning, tracing
+from mechinterp.runs.folder import OutFolder
 
-KILLS = 30
-SUBJECTS = ("ada", "bo", "gus")
+QUICK: dict[str, Any] = {"kinds": ["mlp"], "severed": []}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def prompts(count: int = 4) -> list[Prompt]:
     return [Prompt("{} was born in", "Ada Stone", "Lund", id=f"p{index}") for index in range(count)]
 
 
-def traced(model: Model, out: Path | None, count: int = 4, **options: Any) -> Table:
+def traced(model: Model, out: Path | str | None, count: int = 4, **options: Any) -> Table:
     return trace(model, prompts(count), draws=2, window=2, out=out, progress=False, **options)
 
 
@@ -58,26 +58,6 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, error: BaseException
         return done(*arguments)
 
     monkeypatch.setattr(tracing, "_trace_group", group)
-
-
-def test_thirty_kills_lose_no_row_and_double_none(model: Model, tmp_path: Path) -> None:
-    whole = traced(model, None)
-    generator, fork = random.Random(0), multiprocessing.get_context("fork")
-    kills = runs = 0
-    while kills < KILLS or runs == 0:
-        out = tmp_path / str(runs)
-        while not (out / "table.parquet").exists():
-            child = fork.Process(target=traced, args=(model, out))
-            child.start()
-            time.sleep(generator.uniform(0.0, 1.0) if kills < KILLS else 0)
-            if kills < KILLS and child.is_alive():
-                os.kill(child.pid, signal.SIGKILL)
-                kills += 1
-            child.join()
-        runs += 1
-        same(Table.load(out / "table.parquet"), whole)
-        same(traced(model, out), whole)  # finished, it is only read
-        assert not list(out.rglob("*.part"))
 
 
 def test_a_run_in_a_folder_equals_one_in_memory(model: Model, tmp_path: Path) -> None:
@@ -164,6 +144,108 @@ def test_folders_that_are_no_run_are_refused(model: Model, tmp_path: Path) -> No
         traced(model, tmp_path / "file")
     with pytest.raises(UsageError, match="out is the folder of a run, not a file"):
         traced(model, tmp_path / "trace.parquet")
+
+
+def test_a_run_that_failed_leaves_the_folder_free(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(monkeypatch, 0, RuntimeError("the disc is on fire"))
+    with pytest.raises(MechinterpError, match="on fire; 0 of 4 prompts are kept"):
+        traced(model, tmp_path, seed=1, **QUICK)
+    monkeypatch.undo()
+    same(traced(model, tmp_path, **QUICK), traced(model, None, **QUICK))
+    shutil.rmtree(tmp_path / "shards")
+    with pytest.raises(UsageError, match=r"holds another run: it differs in programs, seed \(0, not 1\)"):
+        traced(model, tmp_path, seed=1, **QUICK)  # the table is of a run, too
+
+
+def test_files_of_the_user_stay(model: Model, tmp_path: Path) -> None:
+    mine = {
+        tmp_path / "downloads" / ".film.mkv.part", tmp_path / ".table.parquet.part", tmp_path / "shards.txt",
+        tmp_path / ".other.123.part",
+    }  # fmt: skip
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    traced(model, tmp_path, **QUICK)
+    assert {file.read_text() for file in mine} == {"mine"}
+    shards = tmp_path / "data" / "shards"
+    shards.mkdir(parents=True)
+    (shards / "00000.parquet").write_text("mine")
+    with pytest.raises(UsageError, match=r"shards' is there already and was not written there by this command"):
+        traced(model, tmp_path / "data", **QUICK)
+    assert (shards / "00000.parquet").read_text() == "mine"
+    with pytest.raises(UsageError, match="the folder for the results has no name"):
+        traced(model, "", **QUICK)
+
+
+def test_another_start_in_the_same_folder_is_refused(model: Model, tmp_path: Path) -> None:
+    with OutFolder(tmp_path).locked(), pytest.raises(UsageError, match="is in use by process .* wait until that has"):
+        traced(model, tmp_path, **QUICK)
+
+
+def test_a_damaged_manifest_is_written_anew(model: Model, tmp_path: Path) -> None:
+    whole = traced(model, tmp_path, **QUICK)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 8'))
+    with pytest.warns(UserWarning, match="manifest.json' was damaged and is written anew"):
+        same(traced(model, tmp_path, **QUICK), whole)
+    manifest.write_bytes(b"")
+    with pytest.raises(UsageError, match="is damaged, and the finished parts beside it are of another run"):
+        traced(model, tmp_path, seed=1, **QUICK)
+    manifest.unlink()
+    same(traced(model, tmp_path, **QUICK), whole)
+
+
+def test_a_table_that_cannot_be_written_is_not_lost(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(aside: Path, target: Path) -> None:
+        if target.name == "table.parquet":
+            raise OSError(28, "No space left on device")
+        replace(aside, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(NotSavedError, match=r"no space left .* table is still in memory .* same run again") as said:
+            traced(model, tmp_path, **QUICK)
+    same(said.value.result, traced(model, None, **QUICK))
+    stop_after(monkeypatch, 0, AssertionError("computed again"))
+    same(traced(model, tmp_path, **QUICK), said.value.result)
+
+
+def test_a_part_that_cannot_be_written_says_what_is_kept(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def full(aside: Path, target: Path) -> None:
+        if target.name == "00002.parquet":
+            raise OSError(28, "No space left on device")
+        replace(aside, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(MechinterpError, match=r"no space left on its disk; free some; 2 of 4 prompts are kept in"):
+            traced(model, tmp_path, **QUICK)
+    same(traced(model, tmp_path, **QUICK), traced(model, None, **QUICK))
+
+
+def test_a_folder_that_is_gone_is_said(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, out = tracing._trace_group, tmp_path / "run"
+
+    def gone(*arguments: Any) -> Any:
+        shutil.rmtree(out, ignore_errors=True)
+        return done(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracing, "_trace_group", gone)
+        with pytest.raises(MechinterpError, match="the run directory .* is gone; 0 of 4 prompts are kept"):
+            traced(model, out, **QUICK)
+    assert not out.exists()
+    same(traced(model, out, **QUICK), traced(model, None, **QUICK))
 
 
 def test_the_manifest_says_what_the_run_is(model: Model, tmp_path: Path) -> None:

@@ -124,14 +124,16 @@ class TrialStore:
             return key in self._trials
         if not self._path(key, _TRIAL).exists():
             return False
+        ours = self._belongs(key).items()
         try:
             meta = read_frame_meta(self._path(key, _TRIAL))
-            others = [read_frame_meta(self._path(key, name)) for name in _FRAMES if meta.get("retention")]
+            names = _FRAMES if ours <= meta.items() and meta["retention"] else ()
+            others = [read_frame_meta(self._path(key, name)) for name in names]
         except (DamagedError, UsageError) as error:
             if told:
                 warnings.warn(f"{error}; this trial is made again", stacklevel=2)
             return False
-        return all(one.items() >= self._belongs(key).items() for one in (meta, *others))
+        return all(ours <= one.items() for one in (meta, *others))
 
     def _kept(self) -> Iterator[str]:
         """Of each finished trial the evaluation it belongs to."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ...runs.files import save_somewhere
 from ...runs.hashing import TextHash, short, tensor_bytes
 from ...runs.ranks import ranks
 from ...runs.tensors import read_tensors, write_tensors
@@ -99,14 +100,18 @@ class SecondMoment(Spectral):
         progress: bool = True,
         save: str | Path | None = None,
     ) -> SecondMoment:
-        """Collect one layer's second moment from texts; see `collect_moments` for several layers at once."""
+        """Collect one layer's second moment from texts; see `collect_moments` for several layers at once.
+
+        Raises:
+            NotSavedError: it could not be written to `save`; it is the error's `result`.
+        """
         index = model.layout.check_layer(layer)
         asked = Collecting(max_tokens, batch_tokens, progress=progress)
         with ranks(model.device) as me:
             sums, complete = collected(model, texts, [index], asked, me)
             found = SecondMoment.of_sums(model, sums, complete=complete)[index]
         if save is not None:
-            found.save(save)
+            save_somewhere(save, found.save, found)
         return found
 
     @staticmethod

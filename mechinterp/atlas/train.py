@@ -24,6 +24,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
+from ..errors import MechinterpError
+from ..runs.folder import OutFolder
 from .evaluate import accuracy, score_facts
 from .masks import Mentions, layer_masks
 from .mixture import epoch
@@ -202,7 +204,10 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"--steps {options.steps}: give at least 1")
         chosen = Recipe(**{**vars(chosen), "steps": options.steps})
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        OutFolder(options.out).claim("log.jsonl", "tokenizer.json", "recipe.json", "weights.pt")
+    except MechinterpError as error:
+        parser.error(str(error))
     log = options.out / "log.jsonl"
     log.unlink(missing_ok=True)
     world = build_world(options.world_seed)

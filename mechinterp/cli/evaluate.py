@@ -107,8 +107,8 @@ def evaluate(
     ways = ways_of(edits)
     wanted, numbers = metrics_of(metrics, held_text is not None), numbers_of(sizes)
     own_layers = layers_given(layers or [])
-    chosen = options.choose_facts(facts, limit, relation, seed)
     OutFolder(out).check(*NAMES, *_files(ways, names))
+    chosen = options.choose_facts(facts, limit, relation, seed)
     with ranks(device or "cpu") as me:
         quiet = quiet or not me.is_first
         loaded = options.load_model(model, me.device(device), dtype, threads)

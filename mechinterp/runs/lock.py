@@ -48,6 +48,7 @@ def locked(file: Path, what: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
+            os.ftruncate(descriptor, 0)  # it is nobody's, even where an open file cannot be removed
             file.unlink()  # before it is let go: whoever opened it meanwhile sees that it is no longer there
         os.close(descriptor)
 
@@ -65,7 +66,8 @@ def _acquired(file: Path, what: str) -> int:
                 continue
             mine = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(mine).encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(mine).encode())
             if free is None:
                 time.sleep(_SETTLE)
                 if _owner(descriptor) != mine:
@@ -92,8 +94,9 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _owner(descriptor: int) -> dict[str, Any]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
     try:
-        found = json.loads(os.pread(descriptor, 1000, 0))
+        found = json.loads(os.read(descriptor, 1000))
     except ValueError:  # not written yet
         return {}
     return found if isinstance(found, dict) else {}
