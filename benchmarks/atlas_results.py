@@ -19,7 +19,7 @@ import torch
 
 import mechinterp as mi
 from mechinterp import analysis, atlas
-from mechinterp.editing import EDITORS, RomeReport, SecondMoment, collect_moments, r_rome, sample_contexts
+from mechinterp.editing import EDITORS, Options, RomeReport, SecondMoment, collect_moments, r_rome, sample_contexts
 from mechinterp.facts.prompts import Fact
 
 MOMENT_TOKENS = 60_000
@@ -28,7 +28,7 @@ VARIANTS = {
     "default": {"editor": r_rome},
     "no-kl": {"editor": r_rome, "hparams": r_rome.presets["default"].with_(kl_factor=0.0)},
     "identity": {"editor": r_rome},
-    "code": {"editor": EDITORS["rome"], "preset": "code"},
+    "code": {"editor": EDITORS["rome"], "hparams": EDITORS["rome"].presets["code"]},
 }
 
 
@@ -61,7 +61,7 @@ def run_rome(args: argparse.Namespace) -> None:
         facts_known_to_both(args.facts, args.seed),
         layers,
         moments,
-        seed=CONTEXT_SEED,
+        options=Options(seed=CONTEXT_SEED, allow_disabling=True),
         out=args.out / f"rome-{args.model}-{args.variant}-{'-'.join(map(str, layers))}.jsonl",
         progress=args.progress,
         **VARIANTS[args.variant],

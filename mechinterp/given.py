@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, SupportsFloat, SupportsIndex, TypeVar
 
 from .errors import UsageError
@@ -136,6 +137,27 @@ def several(given: object, kind: type[T] | tuple[type[T], ...], name: str, hint:
             raise UsageError(f"{name} holds {one!r:.80}; give {hint}")
         found.append(one)
     return tuple(found)
+
+
+def values_of(given: Mapping[str, Any], kinds: Sequence[type[Any]], caller: str) -> tuple[Any, ...]:
+    """The keywords of a call as frozen values, each keyword a field of one of them.
+
+    Args:
+        given: the keywords.
+        kinds: dataclasses with a default for every field.
+        caller: who takes them, in the message.
+
+    Raises:
+        UsageError: a keyword of another name; the known ones are listed.
+    """
+    names = [[one.name for one in fields(kind) if one.init] for kind in kinds]
+    known = [name for own in names for name in own]
+    for name in given:
+        if name not in known:
+            raise UsageError(f"{caller} takes no {name}=; it takes {', '.join(known)}")
+    return tuple(
+        kind(**{name: given[name] for name in own if name in given}) for kind, own in zip(kinds, names, strict=True)
+    )
 
 
 def _text(one: Any, name: str) -> str:

@@ -369,7 +369,7 @@ def test_what_an_editor_cannot_take_is_refused() -> None:
         EDITORS["memit"](model_of(), REQUESTS, [1], moments=moments(), hparams=RomeHparams())
     with pytest.raises(UsageError, match="1 values were given for 3 requests"):
         edit_by("memit", REQUESTS, layers=[1], values=edit_values("memit")[:1])
-    with pytest.raises(UsageError, match="an editor takes no moment=; it takes layers, preset, hparams, moments"):
+    with pytest.raises(UsageError, match="an editor takes no moment=; it takes moments, contexts, past"):
         EDITORS["memit"](model_of(), REQUESTS, [1], moment=moments())
 
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Facts, facts_of
-from ...given import Names, names_of, texts_of
+from ...given import values_of
 from ...models.model import Model
 from ...runs.progress import progress_bar
 from .edit_metrics import AFTER, BEFORE, named, record_metrics, summarise
 from .generation import Sampling
-from .metric_table import COUNTERFACT
-from .portability import Portability
+from .measures import MeasureOptions, Measures
 from .questions import ask_facts, questions
-from .references import References
 from .text_metrics import TextMetrics, TextResult
 from .under_edits import Applicable, Editor, Failed, ask_under_edits, asked_under
 
@@ -91,13 +89,8 @@ def evaluate_edits(
     edits: Editor,
     facts: Facts,
     *,
-    metrics: Names = COUNTERFACT,
-    portability: Mapping[str, Portability] | None = None,
-    references: References | None = None,
-    held_texts: Sequence[str] = (),
-    sampling: Sampling | None = None,
-    batch_size: int = 128,
     progress: bool = True,
+    **measures: Unpack[MeasureOptions],
 ) -> Evaluation:
     """Judge edits on their facts.
 
@@ -106,23 +99,14 @@ def evaluate_edits(
         edits: one edit per fact, each judged alone (`Failed` where there is none); or one edit (of many facts, say),
             judged on all of them.
         facts: each with target_new and, for metrics that weigh it against the true object, answer.
-        metrics: names from `METRICS`, such as `COUNTERFACT`, `ZSRE_METRICS`, `YAO_METRICS`.
-        portability: questions on what follows from each edit, by the fact's id (see `portability_of`).
-        references: what RS compares generated text with.
-        held_texts: what perplexity is measured on; of one edit of all facts it is one number, which stands with the
-            first fact.
-        sampling: how text is generated for GE and RS; default: as published.
-        batch_size: rows per forward.
         progress: show a progress bar.
+        measures: any of `Measures`: metrics, portability, references, held_texts, sampling, batch_size.
 
     Raises:
         UsageError: another number of edits than of facts, facts that lack what the metrics need, or perplexity without
             texts.
     """
-    return evaluate_editors(
-        model, {"": edits}, facts, metrics=metrics, portability=portability, references=references,
-        held_texts=held_texts, sampling=sampling, batch_size=batch_size, progress=progress,
-    )[""]  # fmt: skip
+    return evaluate_editors(model, {"": edits}, facts, progress=progress, **measures)[""]
 
 
 def evaluate_editors(
@@ -130,20 +114,15 @@ def evaluate_editors(
     edits: Mapping[str, Editor],
     facts: Facts,
     *,
-    metrics: Names = COUNTERFACT,
-    portability: Mapping[str, Portability] | None = None,
-    references: References | None = None,
-    held_texts: Sequence[str] = (),
-    sampling: Sampling | None = None,
-    batch_size: int = 128,
     progress: bool = True,
+    **measures: Unpack[MeasureOptions],
 ) -> dict[str, Evaluation]:
     """Judge the edits of several editors on the same facts: what no edit changes is computed once for all of them.
 
     Args:
         model: the unedited model.
         edits: editor -> one edit per fact, each judged alone (`Failed` where there is none), or one edit of all facts.
-        facts, metrics and the rest: as of `evaluate_edits`.
+        facts, progress, measures: as of `evaluate_edits`.
 
     Returns:
         editor -> what its edits did; give two of them to `compare`.
@@ -154,14 +133,13 @@ def evaluate_editors(
     """
     if not edits:
         raise UsageError("there is no editor to judge; give at least one list of edits")
-    facts, metrics = facts_of(facts), names_of(metrics, "metrics")
-    held = tuple(texts_of(held_texts, "held_texts"))
+    [by], facts = values_of(measures, [Measures], "an evaluation"), facts_of(facts)
     for name, made in edits.items():
         if not isinstance(made, Applicable) and len(made) != len(facts):
             whose = f" of {name!r}" if name else ""
             raise UsageError(f"{len(made)} edits{whose} for {len(facts)} facts; give one edit per fact, or one for all")
-    asked = questions(facts, metrics, portability)
-    text_metrics = TextMetrics(metrics, references, held, sampling or Sampling())
+    asked = questions(facts, by.names, by.portability)
+    text_metrics = TextMetrics(by.names, by.references, by.texts, by.sampling or Sampling())
     answers: list[list[pd.DataFrame]] = []
     written = {name: TextResult() for name in edits}
     with progress_bar("judging facts", len(facts), shown=progress) as advance:
@@ -171,13 +149,13 @@ def evaluate_editors(
             part = [
                 made if isinstance(made, Applicable) else made[start : start + len(some)] for made in edits.values()
             ]
-            answers.append(ask_under_edits(model, part, theirs, first=start, batch_size=batch_size))
+            answers.append(ask_under_edits(model, part, theirs, first=start, batch_size=by.batch_size))
             for name, found in zip(edits, text_metrics.measure(model, part, some, first=start), strict=True):
                 written[name].add(found)
             advance(len(some))
     before, *afters = (pd.concat(list(stage), ignore_index=True) for stage in zip(*answers, strict=True))
     return {
-        name: _evaluation(before, after, facts, metrics, _failures(made, facts), written[name])
+        name: _evaluation(before, after, facts, by.names, _failures(made, facts), written[name])
         for (name, made), after in zip(edits.items(), afters, strict=True)
     }
 

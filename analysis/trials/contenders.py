@@ -12,8 +12,8 @@ from ...editing.editors.registry import editor
 from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
 from ...errors import UsageError
-from ...given import Wholes
 from ...models.model import Model
+from .contest import Contest
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,33 +42,25 @@ class Contender:
         return self.editor.name
 
 
-def contender(
-    model: Model,
-    name: str,
-    *,
-    moments: Mapping[int, SecondMoment] | None = None,
-    layers: Mapping[str, Wholes] | None = None,
-    hparams: Mapping[str, Hparams] | None = None,
-    seed: int = 0,
-) -> Contender:
+def contender(model: Model, name: str, contest: Contest) -> Contender:
     """An editor by its name, with everything it needs.
 
     Raises:
         UsageError: no editor of this name, layers that are not known, or a second moment that is missing.
     """
-    method = editor(name)
-    chosen = method.chosen(hparams=(hparams or {}).get(name))
-    at = method.layers(model, (layers or {}).get(name), chosen)
+    method, given = editor(name), contest.moments or {}
+    chosen = method.chosen(hparams=(contest.hparams or {}).get(name))
+    at = method.layers(model, (contest.layers or {}).get(name), chosen)
     needed: dict[int, SecondMoment] | None = None
     if method.needs_moments:
-        lacking = [layer for layer in at if layer not in (moments or {})]
+        lacking = [layer for layer in at if layer not in given]
         if lacking:
             raise UsageError(
                 f"{name} needs the second moment of layer {lacking[0]} of {model.name}; collect it with "
                 "collect_moments(), or with `mechinterp moments`"
             )
-        needed = {layer: (moments or {})[layer] for layer in at}
-    contexts = method.contexts(model, chosen, None, seed) or None
+        needed = {layer: given[layer] for layer in at}
+    contexts = method.contexts(model, chosen, None, contest.seed) or None
     fingerprints = {layer: moment.fingerprint() for layer, moment in (needed or {}).items()}
-    settings = hashlib.sha256(repr((name, at, fingerprints, chosen, contexts, seed)).encode()).hexdigest()[:16]
+    settings = hashlib.sha256(repr((name, at, fingerprints, chosen, contexts, contest.seed)).encode()).hexdigest()[:16]
     return Contender(method, at, needed, chosen, contexts, settings)

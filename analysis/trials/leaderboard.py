@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import pandas as pd
 
-from ...editing.hyperparameters import Hparams
-from ...editing.moments.moments import SecondMoment
 from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Facts, facts_of
-from ...given import Names, Wholes, names_of, seed_of, texts_of, whole, wholes
+from ...given import Names, names_of, values_of
 from ...models.model import Model
 from ...runs.folder import OutFolder
 from ...runs.identity import Identity
 from ...runs.progress import progress_bar
 from ...runs.ranks import Ranks, ranks
-from ..evaluation.generation import Sampling
-from ..evaluation.metric_table import COUNTERFACT, chosen
-from ..evaluation.portability import Portability
-from ..evaluation.references import References
+from ..evaluation.measures import Measures
+from ..evaluation.metric_table import chosen
 from ..evaluation.retention import RETAINED
 from ..intervals import MIN_UNITS, why_no_interval
 from .contenders import contender
-from .making import SINGLE, Judging, Trial, try_editor
+from .contest import SINGLE, Contest, ContestOptions
+from .making import Trial, try_editor
 from .plans import Plan, check_plan, plan_trials
 from .result import CELL, Leaderboard
 from .store import TrialStore
@@ -39,25 +36,9 @@ def leaderboard(
     facts: Facts,
     editors: Names,
     *,
-    edits: Names = SINGLE,
-    sizes: Wholes = (1, 10, 100),
-    groups: int | None = None,
-    per_step: int = 1,
-    moments: Mapping[int, SecondMoment] | None = None,
-    layers: Mapping[str, Wholes] | None = None,
-    hparams: Mapping[str, Hparams] | None = None,
-    metrics: Names = COUNTERFACT,
-    portability: Mapping[str, Portability] | None = None,
-    references: References | None = None,
-    held_texts: Iterable[str] = (),
-    sampling: Sampling | None = None,
-    retention: bool = True,
-    allow_disabling: bool = True,
-    allow_conflicts: bool = False,
-    seed: int = 0,
-    batch_size: int = 128,
     out: str | Path | None = None,
     progress: bool = True,
+    **options: Unpack[ContestOptions],
 ) -> Leaderboard:
     """Edit facts with several editors, judge all of them in the same way, and count the cost.
 
@@ -65,59 +46,35 @@ def leaderboard(
         model: the unedited model; it is so again afterwards.
         facts: each with answer and target_new.
         editors: names from `EDITORS`.
-        edits: "single" (each fact by an edit of its own on the unedited model), "batch" (one edit of `size` facts),
-            "sequential" (`size` facts one after the other, judged after the last), or several of them.
-        sizes: of batches and sequences.  The facts are shared out to as many groups of a size as they fill; each group
-            starts from the unedited model.
-        groups: at most so many groups of each size above 1.
-        per_step: facts edited together in each step of a sequence.
-        moments: second moments by layer, for the editors that need them.
-        layers: editor -> layers, where they are not to be the published ones.
-        hparams: editor -> hyper-parameters, where they are not to be the default ones.
-        metrics: names from `METRICS`.
-        portability, references, held_texts, sampling: as of `evaluate_edits`.
-        retention: look at each editor's first sequence of the largest size on its way, too.
-        allow_disabling: judge edits that endanger the model, so that their damage is in the figures; else they count as
-            failed.  A failed edit is counted as no edit.
-        allow_conflicts: accept batches whose requests contradict each other.
-        seed: of contexts and editors.
-        batch_size: rows per forward when judging.
         out: a folder for what is finished; an interrupted run given the same one goes on, and more editors or sizes can
             be added later.
         progress: show a bar over facts.
+        options: which edits are made (`Contest`: edits, sizes, groups, per_step, retention, moments, layers, hparams,
+            allow_disabling, allow_conflicts, seed), and by what they are judged (`Measures`: metrics, ...).
 
     Raises:
         UsageError: bad input: no editors or unknown ones, sizes larger than there are facts, a second moment that is
             missing, a folder of another experiment.
         MechinterpError: interrupted; what is finished is kept in `out`.
     """
-    modes, names = tuple(dict.fromkeys(names_of(edits, "edits"))), tuple(dict.fromkeys(names_of(editors, "editors")))
+    names = tuple(dict.fromkeys(names_of(editors, "editors")))
     if not names:
         raise UsageError("no editor is named; give at least one")
-    facts, metrics, sizes, seed = facts_of(facts), names_of(metrics, "metrics"), wholes(sizes, "sizes"), seed_of(seed)
-    held = tuple(texts_of(held_texts, "held_texts"))
-    groups, per_step = None if groups is None else whole(groups, "groups"), whole(per_step, "per_step")
-    check_plan(facts, modes, sizes, groups, per_step)
-    entered = [contender(model, name, moments=moments, layers=layers, hparams=hparams, seed=seed) for name in names]
-    options: dict[str, Any] = {
-        "metrics": metrics, "portability": portability, "references": references, "sampling": sampling,
-        "held_texts": held, "batch_size": batch_size,
-    }  # fmt: skip
-    retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(metrics)})
+    facts, (contest, by) = facts_of(facts), values_of(options, (Contest, Measures), "a leaderboard")
+    check_plan(facts, contest)
+    entered = [contender(model, name, contest) for name in names]
+    retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(by.names)})
     identity = Identity.of("evaluation", {
-        "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(metrics), "seed": seed,
-        "texts": _digest([list(held), sampling, portability, references and references.fingerprint()]),
-        "allow_disabling": allow_disabling, "allow_conflicts": allow_conflicts,
+        "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(by.names), "seed": contest.seed,
+        "texts": _digest(
+            [list(by.texts), by.sampling, by.portability, by.references and by.references.fingerprint()]
+        ),
+        "allow_disabling": contest.allow_disabling, "allow_conflicts": contest.allow_conflicts,
     })  # fmt: skip
-    plans, notes = plan_trials(
-        entered, facts, modes, sizes, groups=groups, per_step=per_step, retained=retention and bool(retained)
-    )
+    plans, notes = plan_trials(entered, facts, contest, retained=contest.retention and bool(retained))
 
     def made(one: Plan) -> Trial:
-        return try_editor(
-            model, one.contender, one.mode, one.facts, Judging(options, retained if one.retained else ()),
-            per_step=per_step, seed=seed, allow_disabling=allow_disabling, allow_conflicts=allow_conflicts,
-        )  # fmt: skip
+        return try_editor(model, one, contest, by, retained if one.retained else ())
 
     with ranks(model.device.type) as me:
         if not me.alone and out is None:

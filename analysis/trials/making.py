@@ -17,29 +17,14 @@ from ...facts.prompts import Fact
 from ...models.model import Model
 from ...runs.peak_memory import peak_memory
 from ..evaluation.evaluation import evaluate_edits
+from ..evaluation.measures import Measures
 from ..evaluation.retention import Retention, retention
 from ..evaluation.under_edits import Editor, Failed
-from .contenders import Contender
-
-SINGLE, BATCH, SEQUENTIAL = "single", "batch", "sequential"
-MODES = (SINGLE, BATCH, SEQUENTIAL)
-"""Each fact by an edit of its own on the unedited model; all by one edit; one after another, judged after the last."""
+from .contest import BATCH, SINGLE, Contest
+from .plans import Plan
 
 LOOKS = 12
 """Steps of a sequence that retention looks at."""
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How edits are judged: what `evaluate_edits` takes, and whether a sequence is looked at on its way.
-
-    Args:
-        options: keyword arguments of `evaluate_edits`.
-        retained: metrics of retention; empty: a sequence is judged after its last edit only.
-    """
-
-    options: Mapping[str, Any]
-    retained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,65 +44,50 @@ class Trial:
     retention: Retention | None = field(default=None)
 
 
-def try_editor(
-    model: Model,
-    contender: Contender,
-    mode: str,
-    facts: Sequence[Fact],
-    judging: Judging,
-    *,
-    per_step: int = 1,
-    seed: int = 0,
-    allow_disabling: bool = True,
-    allow_conflicts: bool = False,
-) -> Trial:
+def try_editor(model: Model, plan: Plan, contest: Contest, by: Measures, retained: tuple[str, ...] = ()) -> Trial:
     """Make the edits of some facts, and judge them.
 
     Args:
         model: the unedited model.
-        contender: the editor.
-        mode: "single", "batch" (all facts by one edit) or "sequential".
-        facts: each with target_new.
-        judging: how.
-        per_step: facts edited together in each step of a sequence.
-        seed: of the editor.
-        allow_disabling: judge edits that endanger the model too; else they count as failed.
-        allow_conflicts: accept requests that contradict each other.
+        plan: whose edits, of which facts, made in which way.
+        contest: how they are made.
+        by: how they are judged.
+        retained: metrics that a sequence is looked at by on its way; none: it is judged after its last edit only.
 
     Raises:
         UsageError: bad input, which would fail for every fact.
     """
+    contender, facts, per_step = plan.contender, plan.facts, contest.per_step
     shared: dict[str, Any] = {
-        "moments": contender.moments, "contexts": contender.contexts, "hparams": contender.hparams, "seed": seed,
-        "allow_disabling": allow_disabling,
+        "moments": contender.moments, "contexts": contender.contexts, "hparams": contender.hparams,
+        "seed": contest.seed, "allow_disabling": contest.allow_disabling,
     }  # fmt: skip
+    conflicts = contest.allow_conflicts
     made: Editor
     sequence, states, failures = None, list[int](), dict[str, str]()
     with peak_memory(model.device) as peak:
         started = time.perf_counter()
-        if mode == SINGLE:
+        if plan.mode == SINGLE:
             made = edit_each(model, contender.editor, facts, contender.layers, progress=False, **shared)
-        elif mode == BATCH:
+        elif plan.mode == BATCH:
             try:
-                made = contender.editor(model, facts, contender.layers, allow_conflicts=allow_conflicts, **shared)
+                made = contender.editor(model, facts, contender.layers, allow_conflicts=conflicts, **shared)
             except UsageError:
                 raise
             except MechinterpError as error:
                 made = [Failed(str(error))] * len(facts)
         else:
-            sequence = EditSequence(
-                model, contender.editor, contender.layers, allow_conflicts=allow_conflicts, **shared
-            )
+            sequence = EditSequence(model, contender.editor, contender.layers, allow_conflicts=conflicts, **shared)
             states, failures = _steps(sequence, facts, per_step)
             made = _whole(sequence.edit) if states[-1] else [Failed(next(iter(failures.values())))] * len(facts)
         seconds = time.perf_counter() - started
-    judged = evaluate_edits(model, made, facts, progress=False, **judging.options)
+    judged = evaluate_edits(model, made, facts, progress=False, **by.options())
     records = judged.records
     if failures:
         records = records.assign(failed=[failures.get(record, "") for record in records["record"]])
     looked = None
-    if sequence is not None and judging.retained:
-        looked = _retention(model, sequence, states, facts, per_step, judging)
+    if sequence is not None and retained:
+        looked = _retention(model, sequence, states, plan, contest, by, retained)
     cost = {
         "facts": len(facts), "failed": len(failures) if sequence else len(judged.failures), "seconds": seconds,
         "peak_memory_mb": peak.megabytes, "memory_is": peak.kind,
@@ -144,14 +114,17 @@ def _retention(
     model: Model,
     sequence: EditSequence,
     states: list[int],
-    facts: Sequence[Fact],
-    per_step: int,
-    judging: Judging,
+    plan: Plan,
+    contest: Contest,
+    by: Measures,
+    retained: tuple[str, ...],
 ) -> Retention:
-    steps = [facts[start : start + per_step] for start in range(0, len(facts), per_step)]
+    size = contest.per_step
+    steps = [plan.facts[start : start + size] for start in range(0, len(plan.facts), size)]
     edits = _States(sequence, states, looks(len(steps)))
-    options = {name: judging.options[name] for name in ("held_texts", "batch_size") if name in judging.options}
-    return retention(model, edits, steps, metrics=judging.retained, progress=False, **options)
+    return retention(
+        model, edits, steps, metrics=retained, held_texts=by.texts, batch_size=by.batch_size, progress=False
+    )
 
 
 class _States(Mapping[int, Edit | None]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...errors import UsageError
 from ...facts.prompts import Fact
 from .contenders import Contender
-from .making import BATCH, MODES, SEQUENTIAL, SINGLE
+from .contest import BATCH, MODES, SEQUENTIAL, SINGLE, Contest
 
 SINGLES_AT_ONCE = 64
 """Single edits that are made and judged together, and are lost together when a run is killed."""
@@ -51,14 +51,13 @@ class Plan:
         return "-".join([*parts, self.contender.settings])
 
 
-def check_plan(
-    facts: Sequence[Fact], modes: Sequence[str], sizes: Sequence[int], groups: int | None, per_step: int
-) -> None:
+def check_plan(facts: Sequence[Fact], contest: Contest) -> None:
     """Look at what is asked for before anything is done.
 
     Raises:
         UsageError: no facts, an unknown way of editing, sizes that the facts do not fill.
     """
+    modes, sizes = contest.modes, contest.numbers
     wrong = [mode for mode in modes if mode not in MODES]
     if wrong or not modes:
         raise UsageError(f"edits={wrong[0] if wrong else ''!r} is no way of editing; choose among {', '.join(MODES)}")
@@ -69,7 +68,7 @@ def check_plan(
             raise UsageError(f"sizes={list(sizes)} are no numbers of facts; give some from 1 on")
         if max(sizes) > len(facts):
             raise UsageError(f"{max(sizes)} facts are to be edited together, but only {len(facts)} were given")
-    for name, value in (("groups", groups), ("per_step", per_step)):
+    for name, value in (("groups", contest.groups), ("per_step", contest.per_step)):
         if value is not None and value < 1:
             raise UsageError(f"{name}={value} edits nothing; give 1 or more")
 
@@ -77,17 +76,15 @@ def check_plan(
 def plan_trials(
     contenders: Sequence[Contender],
     facts: Sequence[Fact],
-    modes: Sequence[str],
-    sizes: Sequence[int],
+    contest: Contest,
     *,
-    groups: int | None,
-    per_step: int,
     retained: bool,
 ) -> tuple[list[Plan], list[str]]:
     """All trials in order, and sentences on what is left out."""
     plans, notes = [], []
+    sizes, per_step, groups = contest.numbers, contest.per_step, contest.groups
     for one in contenders:
-        for edits in modes:
+        for edits in contest.modes:
             if edits == SEQUENTIAL and per_step > 1 and not one.editor.batch:
                 notes.append(f"{one.name} is absent from sequences: it writes one fact at a time, not {per_step}")
                 continue

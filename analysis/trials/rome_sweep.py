@@ -9,11 +9,14 @@ import pandas as pd
 
 from ...editing import Edit, Editor, RomeHparams, SecondMoment
 from ...editing.editors.rome import ROME
+from ...editing.editors.supplies import Options
 from ...errors import UsageError
 from ...facts.prompts import Fact, Facts
 from ...given import Wholes
 from ...models.model import Model
 from .sweep import edit_by_layer
+
+_JUDGED = Options(allow_disabling=True)
 
 
 def rome_by_layer(
@@ -23,13 +26,10 @@ def rome_by_layer(
     moments: Mapping[int, SecondMoment],
     *,
     editor: Editor[RomeHparams] = ROME,
-    preset: str = "default",
     hparams: RomeHparams | None = None,
     contexts: Sequence[str] | None = None,
-    seed: int = 0,
-    allow_disabling: bool = True,
+    options: Options = _JUDGED,
     out: str | Path | None = None,
-    batch_size: int = 64,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Edit each fact with ROME at each layer singly, judge it, undo it (see `edit_by_layer`).
@@ -40,13 +40,11 @@ def rome_by_layer(
         layers: which layers; negative ones count from the end.
         moments: the second moment of each layer.
         editor: ROME or r-ROME.
-        preset, hparams: as of `Editor`.
-        contexts: one set for all edits; default: sampled once, with `seed`.
-        seed: of the contexts.
-        allow_disabling: judge edits that endanger the model too, so that their damage is in the figures; else
-            they count as failed.
+        hparams: default: the editor's preset "default".
+        contexts: one set for all edits; default: sampled once.
+        options: of every edit.  By default those that endanger the model are judged too, so that their damage is in the
+            figures; with `Options()` they count as failed.
         out: a journal (JSON lines) to go on from after an interruption.
-        batch_size: rows per forward when judging.
         progress: show a bar.
 
     Raises:
@@ -56,22 +54,20 @@ def rome_by_layer(
     missing = [layer for layer in at if layer not in moments]
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
-    chosen = editor.chosen(preset, hparams, model)
-    templates = editor.contexts(model, chosen, contexts, seed)
+    chosen = editor.chosen(hparams=hparams, model=model)
+    templates = editor.contexts(model, chosen, contexts, options.seed)
 
     def make_edit(fact: Fact, layer: int) -> Edit:
         return editor(
-            model, [fact], [layer], moments=moments[layer], hparams=chosen, contexts=templates,
-            allow_disabling=allow_disabling,
+            model, [fact], [layer], hparams=chosen, moments=moments, contexts=templates, seed=options.seed,
+            force=options.force, allow_disabling=options.allow_disabling,
         )  # fmt: skip
 
     settings = {
         "method": editor.name,
         "hparams": repr(chosen),
         "contexts": list(templates),
-        "allow_disabling": allow_disabling,
+        "allow_disabling": options.allow_disabling,
         "moments": {str(layer): moment.fingerprint() for layer, moment in sorted(moments.items())},
     }
-    return edit_by_layer(
-        model, facts, at, make_edit, settings=settings, out=out, batch_size=batch_size, progress=progress
-    )
+    return edit_by_layer(model, facts, at, make_edit, settings=settings, out=out, progress=progress)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ...errors import UsageError
-from ...given import several
+from ...given import several, values_of
 from ...models.model import Model
 from ..edits.request import Asked
 from ..moments.moments import SecondMoment
@@ -84,14 +84,8 @@ def gathered(given: Given) -> tuple[Supplies, Options]:
     Raises:
         UsageError: a keyword of another name; the known ones are listed.
     """
-    names = {kind: [field.name for field in fields(kind)] for kind in (Supplies, Options)}
-    known = [name for own in names.values() for name in own]
-    for name in given:
-        if name not in known:
-            raise UsageError(f"an editor takes no {name}=; it takes layers, preset, hparams, {', '.join(known)}")
-    values: dict[str, Any] = dict(given)
-    supplies = Supplies(**{name: values[name] for name in names[Supplies] if name in values})
-    return supplies, Options(**{name: values[name] for name in names[Options] if name in values})
+    supplies, options = values_of(given, (Supplies, Options), "an editor")
+    return supplies, options
 
 
 def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: bool) -> dict[int, SecondMoment]:

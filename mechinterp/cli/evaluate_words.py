@@ -25,7 +25,7 @@ def ways_of(text: str) -> list[str]:
     Raises:
         UsageError: another word.
     """
-    from ..analysis.trials.making import MODES, SINGLE
+    from ..analysis.trials.contest import MODES, SINGLE
 
     words = [SINGLE if word == "1" else word for word in words_of(text)]
     if not words or not set(words) <= set(MODES):

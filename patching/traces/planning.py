@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt, Prompts, prompts_of
-from ...given import Names, names_of, seed_of, whole
+from ...given import values_of
 from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...runs.versions import versions
-from ..algebra.noise import Gaussian, Noise, PublishedNoise
+from ..algebra.noise import Noise, PublishedNoise
 from ..algebra.programs import SEVER, Program, Run, check_program
-from ..algebra.recipes import causal_tracing, default_window
-from ..algebra.sources import Source
 from ..exact.budget import Budget
 from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
 from ..exact.price import Price
 from ..exact.serves import serves
-from ..plain.asked import Asked, ask, buckets, check_foil, warnings_of
+from ..plain.asked import Asked, ask, buckets, warnings_of
 from ..plain.running import GROUP
 from ..plain.sigma import embedding_sigma
 from .calibration import measured_seconds
+from .options import CausalTracing, TraceOptions, Tracing
 from .rows import restored_names, severed_names
-
-KINDS = ("resid", "mlp", "attn")
-SEVERED = ("mlp", "attn")
-DRAWS = 10
-ENGINES = ("auto", "exact", "plain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,18 +84,7 @@ def plan(
     model: Model,
     prompts: Prompts,
     programs: Program | Iterable[Program] | None = None,
-    *,
-    kinds: Names = KINDS,
-    severed: Names = SEVERED,
-    window: int | None = None,
-    sigmas: float = 3.0,
-    noise_level: float | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-    reference: bool = False,
-    foil: str | None = None,
-    engine: str = "auto",
-    memory: str | int | None = None,
+    **options: Unpack[TraceOptions],
 ) -> Plan:
     """Plan a trace without running it; `trace` takes the same arguments and says what they mean.
 
@@ -109,33 +92,27 @@ def plan(
         UsageError: bad prompts (all are looked at), unknown kinds, options that do not go together.
         MechinterpError: not even one row fits into the memory given.
     """
-    window = None if window is None else whole(window, "window")
-    if window is not None and window < 1:
-        raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
-    kinds, severed = names_of(kinds, "kinds"), names_of(severed, "severed")
-    seed, draws = seed_of(seed), whole(draws, "draws")
-    if engine not in ENGINES:
-        raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
-    check_foil(foil)
+    wanted, how = values_of(options, (CausalTracing, Tracing), "a trace")
     asked_prompts = prompts_of(prompts)
     _check_names(asked_prompts)
-    asked = ask(model, asked_prompts, answer_from_model=reference)
+    asked = ask(model, asked_prompts, answer_from_model=how.reference)
     if programs is None:
-        chosen = _causal_tracing(
-            model, asked_prompts, kinds, severed, window, sigmas, noise_level, draws, seed, reference
-        )
+        chosen = wanted.programs(model, asked_prompts, how)
     else:
         chosen = [check_program(one) for one in ([programs] if isinstance(programs, Program) else programs)]
-        given = {
-            "kinds": kinds, "severed": severed, "window": window, "sigmas": sigmas, "noise_level": noise_level,
-            "draws": draws,
-        }  # fmt: skip
-        _check_given(given, reference=reference)
-    _check_programs(chosen, reference=reference)
-    budget = Budget.of(model, memory)
-    refused = _refused(model, engine)
+        wanted.check_beside_programs(reference=how.reference)
+    _check_programs(chosen, reference=how.reference)
+    budget = Budget.of(model, how.memory)
+    refused = _refused(model, how.engine)
     unfinished = Plan(
-        model, tuple(asked), tuple(chosen), (), budget, _meta(model, chosen, asked, reference, foil), foil, seed
+        model,
+        tuple(asked),
+        tuple(chosen),
+        (),
+        budget,
+        _meta(model, chosen, asked, how.reference, how.foil),
+        how.foil,
+        how.seed,
     )
     splits, _ = split_programs(chosen, refused)
     groups = []
@@ -154,47 +131,6 @@ def _groups(unfinished: Plan, groups: Sequence[Sequence[int]], refused: str | No
         )
         for group in groups
     )
-
-
-def _causal_tracing(
-    model: Model,
-    prompts: Sequence[Prompt],
-    kinds: tuple[str, ...],
-    severed: tuple[str, ...],
-    window: int | None,
-    sigmas: float,
-    noise_level: float | None,
-    draws: int,
-    seed: int,
-    reference: bool,
-) -> list[Program]:
-    """The programs of causal tracing, as published or as they should be."""
-    noise: Source
-    other: Source | None = None
-    if reference:
-        window = 10 if window is None else window
-        if noise_level is None:
-            noise_level = sigmas * embedding_sigma(model, [prompt.subject for prompt in prompts])
-        noise, other = PublishedNoise(noise_level, draws), PublishedNoise(noise_level, draws, block=1)
-    else:
-        noise = Gaussian(sigmas, draws=draws, seed=seed, level=noise_level)
-    width = default_window(model.n_layers) if window is None else window
-    return causal_tracing(noise, width, kinds=kinds, severed=severed, severed_noise=other)
-
-
-def _check_given(options: Mapping[str, object], *, reference: bool) -> None:
-    """Options of causal tracing mean nothing beside programs, so they are refused rather than ignored."""
-    if reference:
-        raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
-    defaults = {
-        "kinds": KINDS, "severed": SEVERED, "window": None, "sigmas": 3.0, "noise_level": None, "draws": DRAWS,
-    }  # fmt: skip
-    changed = [name for name, value in options.items() if value != defaults[name]]
-    if changed:
-        raise UsageError(
-            f"{', '.join(changed)} would have no effect: the programs given say what is restored and which noise there "
-            "is; leave it out"
-        )
 
 
 def _check_programs(programs: Sequence[Program], *, reference: bool) -> None:

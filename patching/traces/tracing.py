@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
 from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Prompts
-from ...given import Names
 from ...models.model import Model
 from ...runs.folder import OutFolder
 from ...runs.progress import progress_bar
@@ -24,7 +23,8 @@ from ..exact.group import GroupPlan
 from ..plain.metrics import Scores, score
 from ..plain.resolution import resolution
 from ..plain.running import make_questions
-from .planning import DRAWS, KINDS, SEVERED, Plan, plan
+from .options import TraceOptions
+from .planning import Plan, plan
 from .rows import cell_columns, frame_of
 from .run_directory import TABLE, RunDirectory
 from .table import COLUMNS, Table
@@ -43,19 +43,9 @@ def trace(
     prompts: Prompts,
     programs: Program | Iterable[Program] | None = None,
     *,
-    kinds: Names = KINDS,
-    severed: Names = SEVERED,
-    window: int | None = None,
-    sigmas: float = 3.0,
-    noise_level: float | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-    reference: bool = False,
-    foil: str | None = None,
-    engine: str = "auto",
-    memory: str | int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    **options: Unpack[TraceOptions],
 ) -> Table:
     """Trace where a model keeps what it says about some subjects.
 
@@ -69,24 +59,12 @@ def trace(
             token.
         programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
             first.
-        kinds, severed: which parts of causal tracing to run, all unless named.
-        window: layers restored at once (odd windows are symmetric); default: `default_window`.
-        sigmas: noise in standard deviations of token embeddings (see `sigma.embedding_sigma` for which tokens).
-        noise_level: the noise's standard deviation itself, instead of `sigmas`.
-        draws: noise draws per prompt; fewer than 10 are few.
-        seed: of the noise.
-        reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
-            prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
-            come from another draw than the run they are put into.
-        foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
-        engine: "exact" computes only what a patch can change, "plain" runs every cell as a full forward, "auto" is
-            exact for models that pass a comparison of the two; either way some cells are run by both and compared.
-        memory: what may be held at once beside the model and the table, such as "4GB"; default: 2 GB, on a GPU half of
-            what is free.
         out: a run directory (see `run_directory`): finished prompts are kept there as they come, a killed or
             interrupted run goes on when it is asked for again, and the table ends in its `table.parquet`.  Under
             torchrun the ranks share the prompts, and all return the whole table.
         progress: show a bar.
+        options: of causal tracing, where no programs are given (`CausalTracing`): kinds, severed, window, sigmas,
+            noise_level, draws; and of any trace (`Tracing`): seed, reference, foil, engine, memory.
 
     Returns:
         The long table; see `patching.table`.
@@ -97,10 +75,7 @@ def trace(
         MechinterpError: the exact engine and the plain executor differ; not even one row fits into the memory.
         Interrupted: Ctrl-C; the finished prompts are in its `table`, and in `out`.
     """
-    made = plan(
-        model, prompts, programs, kinds=kinds, severed=severed, window=window, sigmas=sigmas, noise_level=noise_level,
-        draws=draws, seed=seed, reference=reference, foil=foil, engine=engine, memory=memory,
-    )  # fmt: skip
+    made = plan(model, prompts, programs, **options)
     return run_plan(made, out=out, progress=progress)
 
 
