@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...editing import Edit, RomeHparams, SecondMoment, rome, sample_contexts
 from ...editing.editors.rome_hparams import resolve
+from ...editing.rows.contexts import check_contexts
 from ...errors import UsageError
 from ...facts.prompts import Fact, Facts
 from ...given import Wholes
@@ -59,7 +60,7 @@ def rome_by_layer(
     chosen = resolve(preset, hparams, variant)
     if contexts is None:
         contexts = sample_contexts(model, chosen.context_lengths, seed=seed)
-    templates = list(contexts)
+    templates = list(check_contexts(contexts))
 
     def make_edit(fact: Fact, layer: int) -> Edit:
         return rome(
