@@ -473,3 +473,19 @@ def test_a_trace_without_noise_is_not_told_to_draw() -> None:
     for program, few in ((swap, False), (corrupt(embed @ subject, Gaussian(draws=2)) | restore(mlp.each @ last), True)):
         table = mi.trace(model(), PROMPT, program, progress=False)
         assert ("few-draws" in [one.code for one in mi.analysis.diagnose(table)]) == few
+
+
+def test_one_name_of_a_metric_or_a_column() -> None:
+    judged = evaluate_edits(model(), [quick(FACT), quick(OTHER)], [FACT, OTHER], metrics=["ES", "EM"], progress=False)
+    pd.testing.assert_frame_equal(
+        mi.analysis.compare(judged, judged, "ES"), mi.analysis.compare(judged, judged, iter(["ES"]))
+    )
+    records = judged.records.assign(layer=1)
+    pd.testing.assert_frame_equal(mi.analysis.summarise(records, "layer"), mi.analysis.summarise(records, ["layer"]))
+    board = leaderboard(model(), [FACT, OTHER], "ft", layers={"ft": np.array([1])}, hparams={"ft": QUICK},
+                        metrics=["ES", "EM"], progress=False)  # fmt: skip
+    assert board.rows("ES") == board.rows(["ES"])
+    assert board.rows("ES")[0][3:4] == ["ES"]
+    assert mi.analysis.plot_leaderboard(board, metrics="ES").axes
+    with pytest.raises(UsageError, match="contexts is one string"):
+        mi.analysis.rome_by_layer(model(), FACT, 1, {1: identity()}, contexts="{}", progress=False)

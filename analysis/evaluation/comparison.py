@@ -6,13 +6,12 @@ out of it, and the interval of the difference is narrower than those of the two 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from ...errors import UsageError
+from ...given import Names, names_of
 from ..intervals import MIN_UNITS, percentile, resampling_weights
 from .edit_metrics import AFTER, check_cluster, cluster_labels, harmonic_mean
 from .evaluation import Evaluation
@@ -25,7 +24,7 @@ _ROUNDING = 1e-12
 def compare(
     a: Evaluation,
     b: Evaluation,
-    metrics: Sequence[str] | None = None,
+    metrics: Names | None = None,
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -79,7 +78,7 @@ def _same_records(a: pd.DataFrame, b: pd.DataFrame) -> None:
         )
 
 
-def _metrics(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str] | None) -> list[Metric]:
+def _metrics(a: pd.DataFrame, b: pd.DataFrame, names: Names | None) -> list[Metric]:
     """Those asked for, or all that both have."""
 
     def there(metric: Metric) -> bool:
@@ -87,7 +86,8 @@ def _metrics(a: pd.DataFrame, b: pd.DataFrame, names: Sequence[str] | None) -> l
 
     if names is None:
         return [metric for metric in METRICS.values() if there(metric)]
-    found = [metric for metric in chosen(names) if metric.name in names]
+    wanted = names_of(names, "metrics")
+    found = [metric for metric in chosen(wanted) if metric.name in wanted]
     lacking = [metric.name for metric in found if not there(metric)]
     if lacking:
         raise UsageError(f"one of the evaluations has no {lacking[0]}; evaluate both with it")

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from ...errors import UsageError
 from ...facts.prompts import Fact
+from ...given import Names, names_of
 from ..intervals import Intervals, bootstrap_mean, bootstrap_of_means, bootstrap_share
 from .metric_table import COUNTERFACT, METRICS, SHARE, Metric, chosen
 
@@ -95,7 +96,7 @@ def harmonic_mean(values: Float[np.ndarray, "... parts"]) -> Float[np.ndarray, "
 
 def summarise(
     records: pd.DataFrame,
-    by: Sequence[str] = (),
+    by: Names = (),
     *,
     level: float = 0.95,
     resamples: int = 2000,
@@ -115,10 +116,10 @@ def summarise(
         n_given, n_failed (records whose edit could not be made; they are among the others).
     """
     check_cluster(records, cluster)
-    options = (level, resamples, seed)
+    options, within = (level, resamples, seed), names_of(by, "by")
     failed = records["failed"] if "failed" in records.columns else pd.Series("", index=records.index)
     rows = []
-    for key, group in records.groupby([*by, "stage"], sort=False, observed=True):
+    for key, group in records.groupby([*within, "stage"], sort=False, observed=True):
         wide = group.pivot(index="record", columns="metric", values="value")
         labels = cluster_labels(group, wide.index, cluster)
         n_failed = int(group.loc[failed.loc[group.index] != "", "record"].nunique())
@@ -133,7 +134,7 @@ def summarise(
                 continue
             rows.append((*key, metric.name, *_row(found), len(wide), n_failed))
     columns = ["stage", "metric", "estimate", "low", "high", "n_records", "n_given", "n_failed"]
-    return pd.DataFrame(rows, columns=[*by, *columns])
+    return pd.DataFrame(rows, columns=[*within, *columns])
 
 
 def check_cluster(records: pd.DataFrame, cluster: str) -> None:

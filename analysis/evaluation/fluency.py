@@ -15,17 +15,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from ...errors import UsageError
+from ...given import texts_of
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 
 
-def fluency(texts: Sequence[str]) -> float:
+def fluency(texts: Iterable[str]) -> float:
     """GE of some texts: their mean, times 100.
 
     Args:
@@ -35,11 +36,10 @@ def fluency(texts: Sequence[str]) -> float:
     Raises:
         UsageError: no text, or a single string in place of texts.
     """
-    if isinstance(texts, str):
-        raise UsageError("texts is one string; give a list of generated texts")
-    if not texts:
+    given = list(texts_of(texts, "texts"))
+    if not given:
         raise UsageError("there is no generated text to measure the fluency of; give at least one")
-    return 100 * sum(_weighted_entropy(words(text)) for text in texts) / len(texts)
+    return 100 * sum(_weighted_entropy(words(text)) for text in given) / len(given)
 
 
 def words(text: str) -> list[str]:

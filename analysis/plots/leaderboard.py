@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter, ScalarFormatter
 
 from ...errors import UsageError
+from ...given import Names, names_of
 from ..evaluation.edit_metrics import AFTER, BEFORE
 from ..evaluation.metric_table import METRICS, SHARE
 from ..trials.result import SHOWN, Leaderboard
@@ -28,7 +29,7 @@ def plot_leaderboard(
     board: Leaderboard,
     edits: str | None = None,
     *,
-    metrics: Sequence[str] | None = None,
+    metrics: Names | None = None,
     summary: pd.DataFrame | None = None,
     level: float = 0.95,
     meta: Mapping[str, Any] | None = None,
@@ -52,9 +53,10 @@ def plot_leaderboard(
     if chosen not in modes:
         raise UsageError(f"there are no {chosen} edits in this leaderboard; it has {', '.join(modes)}")
     part = found[found["edits"] == chosen]
-    there = [metric for metric in (metrics or SHOWN) if metric in set(part["metric"])]
+    wanted = SHOWN if metrics is None else names_of(metrics, "metrics")
+    there = [metric for metric in wanted if metric in set(part["metric"])]
     if not there:
-        raise UsageError(f"none of the metrics {', '.join(metrics or SHOWN)} was measured; there is nothing to draw")
+        raise UsageError(f"none of the metrics {', '.join(wanted)} was measured; there is nothing to draw")
     sizes, editors = sorted(set(part["size"])), list(dict.fromkeys(part["editor"]))
     columns = min(PANELS, len(there))
     rows = -(-len(there) // columns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
 
 from ...errors import UsageError
+from ...given import Names, names_of
 from ..evaluation.comparison import compare
 from ..evaluation.edit_metrics import AFTER, BEFORE, summarise
 from ..evaluation.evaluation import Evaluation
@@ -79,7 +80,7 @@ class Leaderboard:
         b: str,
         edits: str = "single",
         size: int = 1,
-        metrics: Sequence[str] | None = None,
+        metrics: Names | None = None,
         *,
         cluster: str = "record",
     ) -> pd.DataFrame:
@@ -103,7 +104,7 @@ class Leaderboard:
         one, other = (Evaluation(row, pd.DataFrame(), pd.DataFrame()) for row in rows)
         return compare(one, other, metrics, cluster=cluster)
 
-    def comparisons(self, metrics: Sequence[str] | None = None, *, seed: int = 0) -> pd.DataFrame:
+    def comparisons(self, metrics: Names | None = None, *, seed: int = 0) -> pd.DataFrame:
         """Every pair of editors wherever both are (see `compare`); a pair without the same facts is left out.
 
         Args:
@@ -114,7 +115,7 @@ class Leaderboard:
             One row per edits, size, pair and metric: edits, size, editor_a, editor_b, and the columns of `compare`.
         """
         there = set(self.summary(resamples=1)["metric"])
-        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        chosen = [metric for metric in (SHOWN if metrics is None else names_of(metrics, "metrics")) if metric in there]
         parts = []
         for (edits, size), part in self.records.groupby(["edits", "size"], sort=False):
             for a, b in combinations(dict.fromkeys(part["editor"]), 2):
@@ -128,7 +129,7 @@ class Leaderboard:
         return table[["edits", "size", "editor_a", "editor_b", *table.columns[:-4]]]
 
     def rows(
-        self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None, *, decimals: int = 1
+        self, metrics: Names | None = None, summary: pd.DataFrame | None = None, *, decimals: int = 1
     ) -> tuple[list[str], list[list[str]]]:
         """The table in words: headings, and a row per editor, the unedited model first; shares in per cent.
 
@@ -139,7 +140,7 @@ class Leaderboard:
         """
         found = self.summary() if summary is None else summary
         there = set(found["metric"])
-        chosen = [metric for metric in (metrics or SHOWN) if metric in there]
+        chosen = [metric for metric in (SHOWN if metrics is None else names_of(metrics, "metrics")) if metric in there]
         headings = ["editor", "edits", "size", *chosen, "s per edit", "peak MB", "failed"]
         rows: list[list[str]] = []
         for cell, part in found.groupby(CELL, sort=False):
@@ -156,7 +157,7 @@ class Leaderboard:
             rows.append([editor, edits, size, *(_words(after, metric, decimals) for metric in chosen), *costs])
         return headings, rows
 
-    def markdown(self, metrics: Sequence[str] | None = None, summary: pd.DataFrame | None = None) -> str:
+    def markdown(self, metrics: Names | None = None, summary: pd.DataFrame | None = None) -> str:
         """The table as Markdown, with the notes below it."""
         headings, rows = self.rows(metrics, summary)
         lines = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *rows]

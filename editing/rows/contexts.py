@@ -25,6 +25,9 @@ START_WORDS = ("The", "Therefore", "Because", "I", "You")
 """Where sampling starts in a vocabulary that has neither a BOS nor an EOS token, and in MEMIT's published code."""
 
 
+_SPECIAL = 8
+"""More tokens than any tokenizer adds to a text."""
+
 _TRIES = 8
 """How often a context that came out like another is sampled anew."""
 
@@ -167,9 +170,11 @@ def in_contexts(model: Model, prompt: Prompt, contexts: Sequence[str], fed: Sequ
             f"contexts such as {contexts[-1]!r} would stand before the first turn of a chat, {prompt.text[:60]!r}; "
             "make the prompt with model.chat(prompt) or Prompt.from_messages, or pass contexts=('{}',)"
         )
-    lengths = [len(model.encode(one.text)) + len(fed) for one in found]
-    for context, length in zip(contexts, lengths, strict=True):
-        if lengths[0] <= model.n_ctx < length:
+    for context, one in zip(contexts, found, strict=True):
+        if len(one.text.encode()) + len(fed) + _SPECIAL <= model.n_ctx:  # no token is shorter than a byte
+            continue
+        bare, length = (len(model.encode(text)) + len(fed) for text in (prompt.text, one.text))
+        if bare <= model.n_ctx < length:
             raise UsageError(
                 f"{prompt.text[-60:]!r} has {length} tokens in the context {context!r}, and {model.name} takes at most "
                 f"{model.n_ctx}; pass contexts=('{{}}',) for the bare prompt alone, or shorter ones"

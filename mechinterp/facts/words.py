@@ -44,7 +44,7 @@ _TURN = re.compile(r"(<[^<>\s]+>|\[/\w+\])[^\S\n]*\w*\s*$")
 _ORDINARY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 """Printable ASCII without a blank at either end."""
 
-_BOS = re.compile(r"<(?:s|bos|[|\uff5c][^<>{}]+[|\uff5c])>", re.IGNORECASE)
+_BOS = re.compile(r"<(?:s|bos|bos_token|[|\uff5c][^<>{}]+[|\uff5c])>", re.IGNORECASE)
 """How a BOS token is spelt: "<s>", "<bos>", "<|begin_of_text|>"."""
 
 _ELIDED = re.compile(r"(?:^|[^\w'\u2019])(?:\w|\w*qu|\w*ll|un)['\u2019]$", re.IGNORECASE)
