@@ -51,7 +51,7 @@ class OutFolder:
         there = self.path
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
-        if not there.is_dir():
+        if not os.path.isdir(there):
             raise UsageError(f"{str(there)!r} is a file; give the name of a folder for the results")
         if not os.access(there, os.W_OK | os.X_OK):
             raise StorageError(f"the folder {str(there)!r} may not be written; give another one for the results")
@@ -92,7 +92,7 @@ class OutFolder:
 
     def _own(self) -> set[str]:
         note = self.path / _OWN
-        if not note.is_file():
+        if not os.path.isfile(note):
             return set()
         with reading(note):
             return set(note.read_text(encoding="utf-8", errors="replace").splitlines())
