@@ -73,6 +73,8 @@ class OutFolder:
             note = self.path / _OWN
             with writing(note), note.open("a", encoding="utf-8") as file:
                 file.write("\n".join([_FIRST, *new] if file.tell() == 0 else new) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before anything of these names is there: else a power cut makes it the user's
 
     def owns(self, name: str) -> bool:
         """Whether what has this name is ours."""
