@@ -63,6 +63,8 @@ def test_a_difference_is_said_in_words() -> None:
     assert one.difference(older) == f"versions of the libraries (torch (1.0, not {here}))"
     assert identity(seed=1).key != one.key
     assert identity().key == one.key
+    with pytest.raises(UsageError, match="what the run was set to cannot be written as JSON .*; give plain values"):
+        identity(seed=object())
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import StorageError, UsageError
 from ...models.layout import clean_state_dict
 from ...models.model import Model
-from ...runs.files import writing
+from ...runs.files import reading, writing
 from ...runs.tensors import tensors_written
 from .bake import bake
 from .provenance import Part
@@ -48,9 +48,11 @@ def check_export(folder: str | Path, *, overwrite: bool = False) -> None:
         raise UsageError("the folder for the edited model has no name; give one")
     target = Path(folder)
     parent = target.absolute().parent
-    if os.path.lexists(target) and (not target.is_dir() or (any(target.iterdir()) and not overwrite)):
+    with reading(target):
+        files = [file.name for file in target.iterdir()] if os.path.isdir(target) else []
+    if os.path.lexists(target) and (not target.is_dir() or (files and not overwrite)):
         raise UsageError(f"{str(target)!r} is there already and not empty; give another folder, or overwrite=True")
-    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
+    if files and "config.json" not in files:
         raise UsageError(f"{str(target)!r} holds no saved model (config.json) and is not replaced; give another folder")
     if target.exists() and target.resolve() == Path.cwd():
         raise UsageError(f"{str(target)!r} is the folder you are in, which cannot be replaced; give another one")

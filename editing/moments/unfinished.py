@@ -66,7 +66,8 @@ class Partial:
         except DamagedError as error:
             warnings.warn(f"{error}; the collection begins anew", stacklevel=2)
             return Place()
-        self._identity.check(header["identity"], self.path)
+        remedy = "choose another folder, delete this file to begin anew"
+        self._identity.check(header["identity"], self.path, remedy)
         sums.tokens, sums.documents = header["tokens"], header["documents"]
         sums.texts = TextHash(header["texts"])
         for layer, product in sums.products.items():

@@ -126,12 +126,26 @@ def save_somewhere(path: str | Path, save: Callable[[Path], None], result: objec
     try:
         save(target)
     except MechinterpError as error:
-        try:
-            second = Path(tempfile.mkdtemp(prefix="mechinterp-")) / target.name
-            save(second)
-        except (MechinterpError, OSError):
-            raise NotSavedError(f"{error}; it is still in memory (`result` of this error)", result) from error
-        raise NotSavedError(f"{error}; it is kept in {str(second)!r} instead: move it from there", result) from error
+        second = _saved_beside_temporary_files(target.name, save)
+        where = "still in memory (`result` of this error)"
+        if second is not None:
+            where = f"kept in {str(second)!r} instead: move it from there"
+        raise NotSavedError(f"{error}; it is {where}", result) from error
+
+
+def _saved_beside_temporary_files(name: str, save: Callable[[Path], None]) -> Path | None:
+    """Where it is now; None where that cannot be written either."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="mechinterp-"))
+    except OSError:
+        return None
+    try:
+        save(folder / name)
+    except MechinterpError:
+        with suppress(OSError):
+            folder.rmdir()
+        return None
+    return folder / name
 
 
 def _settle(path: Path) -> None:

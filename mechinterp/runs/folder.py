@@ -51,7 +51,7 @@ class OutFolder:
         there = self.path
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
-        if not there.is_dir():
+        if not os.path.isdir(there):
             raise UsageError(f"{str(there)!r} is a file; give the name of a folder for the results")
         if not os.access(there, os.W_OK | os.X_OK):
             raise StorageError(f"the folder {str(there)!r} may not be written; give another one for the results")
@@ -73,6 +73,8 @@ class OutFolder:
             note = self.path / _OWN
             with writing(note), note.open("a", encoding="utf-8") as file:
                 file.write("\n".join([_FIRST, *new] if file.tell() == 0 else new) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before anything of these names is there: else a power cut makes it the user's
 
     def owns(self, name: str) -> bool:
         """Whether what has this name is ours."""
@@ -92,7 +94,7 @@ class OutFolder:
 
     def _own(self) -> set[str]:
         note = self.path / _OWN
-        if not note.is_file():
+        if not os.path.isfile(note):
             return set()
         with reading(note):
             return set(note.read_text(encoding="utf-8", errors="replace").splitlines())

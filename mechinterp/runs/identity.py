@@ -40,8 +40,17 @@ class Identity:
 
     @staticmethod
     def of(work: str, fields: Mapping[str, Any], words: Mapping[str, str] | None = None) -> Identity:
-        """These fields and the versions of the libraries."""
-        plain = json.loads(json.dumps({**fields, "versions": versions()}))
+        """These fields and the versions of the libraries.
+
+        Raises:
+            UsageError: a value that JSON cannot hold.
+        """
+        try:
+            plain = json.loads(json.dumps({**fields, "versions": versions()}))
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"what the {work} was set to cannot be written as JSON ({error}); give plain values"
+            ) from error
         return Identity(work, plain, {"versions": "versions of the libraries", **(words or {})})
 
     @cached_property
@@ -57,8 +66,13 @@ class Identity:
             for name in names
         )
 
-    def check(self, found: Mapping[str, Any], place: str | Path) -> None:
+    def check(self, found: Mapping[str, Any], place: str | Path, remedy: str = "choose another place") -> None:
         """Refuse to go on with work of other fields.
+
+        Args:
+            found: the fields of the work that is there.
+            place: where it is.
+            remedy: what can be done, besides going on with that work.
 
         Raises:
             UsageError: it differs; the message says in what.
@@ -66,8 +80,8 @@ class Identity:
         difference = self.difference(found)
         if difference:
             raise UsageError(
-                f"{str(place)!r} holds another {self.work}: it differs in {difference}; choose another place, or ask "
-                f"for the same {self.work} again to continue it"
+                f"{str(place)!r} holds another {self.work}: it differs in {difference}; {remedy}, or ask for the same "
+                f"{self.work} again to continue it"
             )
 
 
