@@ -1,56 +1,93 @@
 """What a trace says of its prompts, what an edit did to a model, and the figures of both."""
 
-from .damage.diff import diff as diff
-from .damage.forecast import forecast as forecast
-from .damage.forecast_correlation import forecast_correlation as forecast_correlation
-from .effects.averages import average_indirect_effects as average_indirect_effects
-from .effects.averages import average_total_effect as average_total_effect
-from .effects.averages import difference_of_effects as difference_of_effects
-from .effects.diagnostics import Finding as Finding
-from .effects.diagnostics import diagnose as diagnose
-from .effects.effects import indirect_effects as indirect_effects
-from .effects.effects import role_effects as role_effects
-from .effects.effects import total_effects as total_effects
-from .effects.windows import window_against_singles as window_against_singles
-from .evaluation.comparison import compare as compare
-from .evaluation.edit_metrics import summarise as summarise
-from .evaluation.evaluation import Evaluation as Evaluation
-from .evaluation.evaluation import evaluate_edit as evaluate_edit
-from .evaluation.evaluation import evaluate_editors as evaluate_editors
-from .evaluation.evaluation import evaluate_edits as evaluate_edits
-from .evaluation.fluency import fluency as fluency
-from .evaluation.generation import Sampling as Sampling
-from .evaluation.generation import generate as generate
-from .evaluation.generation import generate_under_edits as generate_under_edits
-from .evaluation.metric_table import COUNTERFACT as COUNTERFACT
-from .evaluation.metric_table import METRICS as METRICS
-from .evaluation.metric_table import YAO_METRICS as YAO_METRICS
-from .evaluation.metric_table import ZSRE_METRICS as ZSRE_METRICS
-from .evaluation.metric_table import metric_table as metric_table
-from .evaluation.portability import Portability as Portability
-from .evaluation.portability import portability_of as portability_of
-from .evaluation.questions import ask_facts as ask_facts
-from .evaluation.references import References as References
-from .evaluation.references import ReferenceText as ReferenceText
-from .evaluation.references import atlas_references as atlas_references
-from .evaluation.references import read_references as read_references
-from .evaluation.retention import Retention as Retention
-from .evaluation.retention import retention as retention
-from .evaluation.scoring import score_answers as score_answers
-from .evaluation.under_edits import Failed as Failed
-from .intervals import Intervals as Intervals
-from .intervals import bootstrap_band as bootstrap_band
-from .intervals import bootstrap_mean as bootstrap_mean
-from .intervals import bootstrap_of_means as bootstrap_of_means
-from .intervals import bootstrap_share as bootstrap_share
-from .plots.aie import plot_aie as plot_aie
-from .plots.diff import plot_diff as plot_diff
-from .plots.edits import plot_edit_by_layer as plot_edit_by_layer
-from .plots.leaderboard import plot_leaderboard as plot_leaderboard
-from .plots.prompt import plot_prompt as plot_prompt
-from .plots.retention import plot_retention as plot_retention
-from .trials.leaderboard import leaderboard as leaderboard
-from .trials.result import Leaderboard as Leaderboard
-from .trials.rome_sweep import rome_by_layer as rome_by_layer
-from .trials.sweep import edit_by_layer as edit_by_layer
-from .trials.sweep import layer_summary as layer_summary
+from .damage.diff import diff
+from .damage.forecast import forecast
+from .damage.forecast_correlation import forecast_correlation
+from .effects.averages import average_indirect_effects, average_total_effect, difference_of_effects
+from .effects.diagnostics import Finding, diagnose
+from .effects.effects import indirect_effects, role_effects, total_effects
+from .effects.windows import window_against_singles
+from .evaluation.comparison import compare
+from .evaluation.edit_metrics import summarise
+from .evaluation.evaluation import Evaluation, evaluate_edit, evaluate_editors, evaluate_edits
+from .evaluation.fluency import fluency
+from .evaluation.generation import Sampling, generate, generate_under_edits
+from .evaluation.metric_table import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS, metric_table
+from .evaluation.portability import Portability, portability_of
+from .evaluation.questions import ask_facts
+from .evaluation.references import References, ReferenceText, atlas_references, read_references
+from .evaluation.retention import Retention, retention
+from .evaluation.scoring import score_answers
+from .evaluation.under_edits import Failed
+from .intervals import Intervals, bootstrap_band, bootstrap_mean, bootstrap_of_means, bootstrap_share
+from .plots.aie import plot_aie
+from .plots.diff import plot_diff
+from .plots.edits import plot_edit_by_layer
+from .plots.leaderboard import plot_leaderboard
+from .plots.prompt import plot_prompt
+from .plots.retention import plot_retention
+from .trials.leaderboard import leaderboard
+from .trials.result import Leaderboard
+from .trials.rome_sweep import rome_by_layer
+from .trials.sweep import edit_by_layer, layer_summary
+
+__all__ = [
+    "ask_facts",
+    "atlas_references",
+    "average_indirect_effects",
+    "average_total_effect",
+    "bootstrap_band",
+    "bootstrap_mean",
+    "bootstrap_of_means",
+    "bootstrap_share",
+    "compare",
+    "COUNTERFACT",
+    "diagnose",
+    "diff",
+    "difference_of_effects",
+    "edit_by_layer",
+    "evaluate_edit",
+    "evaluate_editors",
+    "evaluate_edits",
+    "Evaluation",
+    "Failed",
+    "Finding",
+    "fluency",
+    "forecast",
+    "forecast_correlation",
+    "generate",
+    "generate_under_edits",
+    "indirect_effects",
+    "Intervals",
+    "layer_summary",
+    "Leaderboard",
+    "leaderboard",
+    "metric_table",
+    "METRICS",
+    "plot_aie",
+    "plot_diff",
+    "plot_edit_by_layer",
+    "plot_leaderboard",
+    "plot_prompt",
+    "plot_retention",
+    "Portability",
+    "portability_of",
+    "read_references",
+    "References",
+    "ReferenceText",
+    "Retention",
+    "retention",
+    "role_effects",
+    "rome_by_layer",
+    "Sampling",
+    "score_answers",
+    "summarise",
+    "total_effects",
+    "window_against_singles",
+    "YAO_METRICS",
+    "ZSRE_METRICS",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

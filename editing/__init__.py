@@ -1,52 +1,89 @@
 """Edit what a model knows: an edit is a value that can be applied, undone, saved and composed."""
 
-from .editors.alphaedit import AlphaEditHparams as AlphaEditHparams
-from .editors.alphaedit import alphaedit as alphaedit
-from .editors.emmet import EmmetHparams as EmmetHparams
-from .editors.emmet import emmet as emmet
-from .editors.ft import ft as ft
-from .editors.ft import ft_l as ft_l
-from .editors.ft import ft_legacy as ft_legacy
-from .editors.kn import KnHparams as KnHparams
-from .editors.kn import kn as kn
-from .editors.kn import knowledge_neurons as knowledge_neurons
-from .editors.many_facts import BatchHparams as BatchHparams
-from .editors.memit import MemitHparams as MemitHparams
-from .editors.memit import memit as memit
-from .editors.pmet import PmetHparams as PmetHparams
-from .editors.pmet import pmet as pmet
-from .editors.protocol import Editor as Editor
-from .editors.protocol import Job as Job
-from .editors.protocol import Made as Made
-from .editors.registry import EDITORS as EDITORS
-from .editors.registry import editor as editor
-from .editors.rome import r_rome as r_rome
-from .editors.rome import rome as rome
-from .editors.rome_presets import PRESET_DIFFERENCES as PRESET_DIFFERENCES
-from .editors.rome_presets import RomeHparams as RomeHparams
-from .editors.supplies import Options as Options
-from .editors.supplies import Supplies as Supplies
-from .editors.ultraedit import UltraHparams as UltraHparams
-from .editors.ultraedit import ultraedit as ultraedit
-from .edits.change import Change as Change
-from .edits.edit import Edit as Edit
-from .edits.factors import Factors as Factors
-from .edits.provenance import Provenance as Provenance
-from .edits.report import BatchReport as BatchReport
-from .edits.report import LayerChange as LayerChange
-from .edits.report import Outcome as Outcome
-from .edits.report import RomeReport as RomeReport
-from .edits.request import EditRequest as EditRequest
-from .edits.weights import WeightChange as WeightChange
-from .gradients.descent import FtHparams as FtHparams
-from .memory.linear_memory import LinearMemory as LinearMemory
-from .memory.null_space import NullSpace as NullSpace
-from .moments.collect import collect_moments as collect_moments
-from .moments.convergence import Convergence as Convergence
-from .moments.convergence import Look as Look
-from .moments.moments import SecondMoment as SecondMoment
-from .moments.spectrum import Repair as Repair
-from .rows.contexts import sample_contexts as sample_contexts
-from .sequences.sequence import EditSequence as EditSequence
-from .sequences.singles import NotMade as NotMade
-from .sequences.singles import edit_each as edit_each
+from .editors.alphaedit import AlphaEditHparams, alphaedit
+from .editors.emmet import EmmetHparams, emmet
+from .editors.ft import ft, ft_l, ft_legacy
+from .editors.kn import KnHparams, kn, knowledge_neurons
+from .editors.many_facts import BatchHparams
+from .editors.memit import MemitHparams, memit
+from .editors.pmet import PmetHparams, pmet
+from .editors.protocol import Editor, Job, Made
+from .editors.registry import EDITORS, editor
+from .editors.rome import r_rome, rome
+from .editors.rome_presets import PRESET_DIFFERENCES, RomeHparams
+from .editors.supplies import Options, Supplies
+from .editors.ultraedit import UltraHparams, ultraedit
+from .edits.change import Change
+from .edits.edit import Edit
+from .edits.factors import Factors
+from .edits.provenance import Provenance
+from .edits.report import BatchReport, LayerChange, Outcome, RomeReport
+from .edits.request import EditRequest
+from .edits.weights import WeightChange
+from .gradients.descent import FtHparams
+from .memory.linear_memory import LinearMemory
+from .memory.null_space import NullSpace
+from .moments.collect import collect_moments
+from .moments.convergence import Convergence, Look
+from .moments.moments import SecondMoment
+from .moments.spectrum import Repair
+from .rows.contexts import sample_contexts
+from .sequences.sequence import EditSequence
+from .sequences.singles import NotMade, edit_each
+
+__all__ = [
+    "alphaedit",
+    "AlphaEditHparams",
+    "BatchHparams",
+    "BatchReport",
+    "Change",
+    "collect_moments",
+    "Convergence",
+    "Edit",
+    "edit_each",
+    "Editor",
+    "editor",
+    "EDITORS",
+    "EditRequest",
+    "EditSequence",
+    "emmet",
+    "EmmetHparams",
+    "Factors",
+    "ft",
+    "ft_l",
+    "ft_legacy",
+    "FtHparams",
+    "Job",
+    "kn",
+    "KnHparams",
+    "knowledge_neurons",
+    "LayerChange",
+    "LinearMemory",
+    "Look",
+    "Made",
+    "memit",
+    "MemitHparams",
+    "NotMade",
+    "NullSpace",
+    "Options",
+    "Outcome",
+    "pmet",
+    "PmetHparams",
+    "PRESET_DIFFERENCES",
+    "Provenance",
+    "r_rome",
+    "Repair",
+    "rome",
+    "RomeHparams",
+    "RomeReport",
+    "sample_contexts",
+    "SecondMoment",
+    "Supplies",
+    "ultraedit",
+    "UltraHparams",
+    "WeightChange",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,62 +3,100 @@
 A program is a set of writes joined with `|`; `run` runs one on prompts, `trace` a grid of them.
 """
 
-from .algebra.noise import Gaussian as Gaussian
-from .algebra.noise import PublishedNoise as PublishedNoise
-from .algebra.noise import Uniform as Uniform
-from .algebra.positions import Position as Position
-from .algebra.positions import after_subject as after_subject
-from .algebra.positions import at as at
-from .algebra.positions import every as every
-from .algebra.positions import everywhere as everywhere
-from .algebra.positions import further as further
-from .algebra.positions import here as here
-from .algebra.positions import last as last
-from .algebra.positions import subject as subject
-from .algebra.programs import Program as Program
-from .algebra.programs import Run as Run
-from .algebra.programs import add as add
-from .algebra.programs import corrupt as corrupt
-from .algebra.programs import nothing as nothing
-from .algebra.programs import restore as restore
-from .algebra.programs import sever as sever
-from .algebra.recipes import causal_tracing as causal_tracing
-from .algebra.sites import Component as Component
-from .algebra.sites import Site as Site
-from .algebra.sites import attn as attn
-from .algebra.sites import cross_attn as cross_attn
-from .algebra.sites import embed as embed
-from .algebra.sites import k as k
-from .algebra.sites import mlp as mlp
-from .algebra.sites import mlp_key as mlp_key
-from .algebra.sites import mlp_value as mlp_value
-from .algebra.sites import q as q
-from .algebra.sites import resid as resid
-from .algebra.sites import resid_mid as resid_mid
-from .algebra.sites import resid_pre as resid_pre
-from .algebra.sites import v as v
-from .algebra.sites import z as z
-from .algebra.sources import Clean as Clean
-from .algebra.sources import Corrupted as Corrupted
-from .algebra.sources import Delta as Delta
-from .algebra.sources import Given as Given
-from .algebra.sources import Mean as Mean
-from .algebra.sources import OtherSubject as OtherSubject
-from .algebra.sources import Zero as Zero
-from .exact.price import Price as Price
-from .plain.executor import Forward as Forward
-from .plain.executor import HookWrite as HookWrite
-from .plain.executor import forward as forward
-from .plain.metrics import METRICS as METRICS
-from .plain.running import Result as Result
-from .plain.running import read as read
-from .plain.running import run as run
-from .plain.sigma import embedding_sigma as embedding_sigma
-from .traces.explain import Explanation as Explanation
-from .traces.explain import explain as explain
-from .traces.planning import Plan as Plan
-from .traces.planning import plan as plan
-from .traces.table import Table as Table
-from .traces.tracing import Interrupted as Interrupted
-from .traces.tracing import run_plan as run_plan
-from .traces.tracing import trace as trace
+from .algebra.noise import Gaussian, PublishedNoise, Uniform
+from .algebra.positions import Position, after_subject, at, every, everywhere, further, here, last, subject
+from .algebra.programs import Program, Run, add, corrupt, nothing, restore, sever
+from .algebra.recipes import causal_tracing
+from .algebra.sites import (
+    Component,
+    Site,
+    attn,
+    cross_attn,
+    embed,
+    k,
+    mlp,
+    mlp_key,
+    mlp_value,
+    q,
+    resid,
+    resid_mid,
+    resid_pre,
+    v,
+    z,
+)
+from .algebra.sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Zero
+from .exact.price import Price
+from .plain.executor import Forward, HookWrite, forward
+from .plain.metrics import METRICS
+from .plain.running import Result, read, run
+from .plain.sigma import embedding_sigma
+from .traces.explain import Explanation, explain
+from .traces.planning import Plan, plan
+from .traces.table import Table
+from .traces.tracing import Interrupted, run_plan, trace
+
+__all__ = [
+    "add",
+    "after_subject",
+    "at",
+    "attn",
+    "causal_tracing",
+    "Clean",
+    "Component",
+    "corrupt",
+    "Corrupted",
+    "cross_attn",
+    "Delta",
+    "embed",
+    "embedding_sigma",
+    "every",
+    "everywhere",
+    "explain",
+    "Explanation",
+    "Forward",
+    "forward",
+    "further",
+    "Gaussian",
+    "Given",
+    "here",
+    "HookWrite",
+    "Interrupted",
+    "k",
+    "last",
+    "Mean",
+    "METRICS",
+    "mlp",
+    "mlp_key",
+    "mlp_value",
+    "nothing",
+    "OtherSubject",
+    "Plan",
+    "plan",
+    "Position",
+    "Price",
+    "Program",
+    "PublishedNoise",
+    "q",
+    "read",
+    "resid",
+    "resid_mid",
+    "resid_pre",
+    "restore",
+    "Result",
+    "Run",
+    "run",
+    "run_plan",
+    "sever",
+    "Site",
+    "subject",
+    "Table",
+    "trace",
+    "Uniform",
+    "v",
+    "z",
+    "Zero",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -58,6 +58,13 @@ _HOOKS = {
 COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
 HOOKED = tuple(one for one in COMPONENTS if one != RESID_MID)
 """Components that are read and written at one hook point."""
+
+
+def hook_template(component: str) -> str:
+    """The hook point of a component, "{layer}" in the place of the layer; of an encoder-decoder it has a prefix."""
+    return _HOOKS[component]
+
+
 DOWN, UP, GATE = "down", "up", "gate"
 MATRICES = {DOWN: "out", UP: "in", GATE: "gate"}
 """The matrices of an MLP: out of it, into it, and the one that opens the way in (gated architectures alone)."""

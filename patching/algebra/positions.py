@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ...errors import UsageError
 from ...facts.spans import FIRST_SUBSEQUENT, FURTHER, LAST, TokenisedPrompt
 from ...given import Wholes, one_or_more, whole, wholes
+from .documented import documented
 
 _EVERY = "every"
 _HERE = "here"
@@ -93,20 +94,13 @@ class Position:
         return tuple(sorted({found[number] for number in numbers}))
 
 
-subject = Position("subject")
-"""All tokens of the subject; `subject[-1]` is the last one."""
-last = Position(LAST)
-"""The last token of the prompt, where the answer is predicted."""
-after_subject = Position(FIRST_SUBSEQUENT)
-"""The first token after the subject."""
-further = Position(FURTHER)
-"""Tokens between the first subsequent one and the last one."""
-everywhere = Position("all")
-"""All tokens at once; `everywhere[0:2]` are the first two."""
-every = Position(_EVERY)
-"""An axis: one cell per token."""
-here = Position(_HERE)
-"""The token at which the `every` axis of the same program stands."""
+subject = documented(Position("subject"), "All tokens of the subject; subject[-1] is the last one.")
+last = documented(Position(LAST), "The last token of the prompt, where the answer is predicted.")
+after_subject = documented(Position(FIRST_SUBSEQUENT), "The first token after the subject.")
+further = documented(Position(FURTHER), "Tokens between the first subsequent one and the last one.")
+everywhere = documented(Position("all"), "All tokens at once; everywhere[0:2] are the first two.")
+every = documented(Position(_EVERY), "An axis: one cell per token.")
+here = documented(Position(_HERE), "The token at which the `every` axis of the same program stands.")
 
 
 def at(*indices: Wholes) -> Position:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...errors import UsageError
+from .documented import documented
 from .positions import every, here
 from .sites import Component, Site
 from .sources import Clean, Corrupted, Delta, Source
@@ -139,8 +140,7 @@ def check_program(program: object) -> Program:
     return program
 
 
-nothing = Program()
-"""The empty program: the clean run."""
+nothing = documented(Program(), "The empty program: the clean run.")
 
 
 def corrupt(site: Site, source: Source) -> Program:

@@ -15,6 +15,7 @@ from ...errors import UsageError
 from ...given import Wholes, one_or_more, whole, wholes
 from ...models import layout as names
 from ...models.layout import Layout
+from .documented import component_text, documented
 from .positions import NAMED, Position
 
 
@@ -183,27 +184,25 @@ class Site:
         return self.component.layers.window
 
 
-embed = Component(names.EMBED)
-"""Token embeddings, before positions are added: where noise goes."""
-resid_pre = Component(names.RESID_PRE)
-"""Residual stream entering a layer."""
-resid_mid = Component(names.RESID_MID)
-"""Residual stream between attention and MLP (sequential blocks only)."""
-resid = Component(names.RESID)
-"""Residual stream leaving a layer."""
-attn = Component(names.ATTN)
-"""What attention adds to the residual stream."""
-cross_attn = Component(names.CROSS_ATTN)
-"""What cross-attention adds to the residual stream (the decoder of an encoder-decoder only)."""
-mlp = Component(names.MLP)
-"""What the MLP adds to the residual stream."""
-z = Component(names.Z)
-"""Per-head attention outputs before the output projection, [batch pos head d_head]."""
-q = Component(names.Q)
-k = Component(names.K)
-v = Component(names.V)
-"""Per-head queries, keys and values (before rotary embedding)."""
-mlp_key = Component(names.KEY)
-"""Input of the MLP down-projection, d_mlp wide: ROME's key."""
-mlp_value = Component(names.VALUE)
-"""Output of the MLP down-projection: ROME's value."""
+def _word(name: str, what: str, shape: str) -> Component:
+    return documented(Component(name), component_text(what, name, shape))
+
+
+embed = _word(names.EMBED, "Token embeddings, before positions are added: where noise goes.", "pos d_model")
+resid_pre = _word(names.RESID_PRE, "The residual stream entering a layer.", "pos d_model")
+resid_mid = _word(
+    names.RESID_MID, "The residual stream between attention and MLP (sequential blocks only).", "pos d_model"
+)
+resid = _word(names.RESID, "The residual stream leaving a layer.", "pos d_model")
+attn = _word(names.ATTN, "What attention adds to the residual stream.", "pos d_model")
+cross_attn = _word(
+    names.CROSS_ATTN, "What cross-attention adds to the residual stream (the decoder of an encoder-decoder only).",
+    "pos d_model",
+)  # fmt: skip
+mlp = _word(names.MLP, "What the MLP adds to the residual stream.", "pos d_model")
+z = _word(names.Z, "Outputs of the attention heads before the output projection.", "pos head d_head")
+q = _word(names.Q, "Queries of the attention heads, before rotary embedding.", "pos head d_head")
+k = _word(names.K, "Keys of the attention heads (fewer under grouped queries), before rotary.", "pos head d_head")
+v = _word(names.V, "Values of the attention heads (fewer under grouped queries).", "pos head d_head")
+mlp_key = _word(names.KEY, "The input of the MLP's down-projection: ROME's key.", "pos d_mlp")
+mlp_value = _word(names.VALUE, "The output of the MLP's down-projection: ROME's value.", "pos d_model")
