@@ -164,6 +164,8 @@ def moments_of(model: Model, moments: Moments, layers: Sequence[int], *, force: 
     known = several(given, SecondMoment, "moments", "second moments; read a file with SecondMoment.load(path)")
     found = {moment.layer: moment for moment in known}
     missing = [layer for layer in layers if layer not in found]
+    if missing and len(known) == len(layers) == 1:
+        known[0].check(model, layers[0], force=force)  # it says which layer it is of
     if missing:
         raise UsageError(f"no second moment of layer {missing[0]} was given; collect it with collect_moments()")
     for layer in layers:
