@@ -8,6 +8,7 @@ no display and leave no global state behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
+from ...errors import UsageError
 from ..intervals import MIN_UNITS, why_no_interval
 
 COMPONENT_COLOURS = {"resid": "#0072B2", "mlp": "#009E73", "attn": "#D55E00"}
@@ -34,6 +36,9 @@ METRIC_NAMES = {
     "kl": "KL from the clean prediction (nats)",
 }
 
+ENDINGS = ("png", "pdf", "svg", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps")
+"""Of figures that can be written everywhere."""
+
 FOOTNOTES = {
     "atlas": "synthetic model; early site partly designed in: see docs/atlas.md",
     "atlas-plain": "synthetic model; plainly trained control without an early site: see docs/atlas.md",
@@ -43,6 +48,20 @@ FOOTNOTES = {
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure (inches) with the constrained layout, independent of any display."""
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def check_ending(path: str | Path) -> None:
+    """Look at the end of a figure's name, which says its format, before the figure is drawn.
+
+    Raises:
+        UsageError: no figure can have it; the endings are listed.
+    """
+    ending = Path(path).suffix
+    if ending.lower().removeprefix(".") not in ENDINGS:
+        raise UsageError(
+            f"{str(path)!r} {f'ends in {ending!r}' if ending else 'has no ending'}, which is no figure's; give one of "
+            f".{', .'.join(ENDINGS)}"
+        )
 
 
 def sequential(colour: str) -> LinearSegmentedColormap:

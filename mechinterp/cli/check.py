@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ..errors import UsageError
 from . import options
+from .screen import Console
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""What transformers knows."""
+
+
+def _device_map(name: str | None) -> str | None:
+    if name is not None and name not in DEVICE_MAPS:
+        raise typer.BadParameter(f"{name!r} is no way to place layers; choose one of {', '.join(DEVICE_MAPS)}")
+    return name
 
 
 def check(
@@ -17,7 +27,10 @@ def check(
     dtype: options.Dtype = None,
     device_map: Annotated[
         str | None,
-        typer.Option(help="`auto`: spread the layers over GPUs, memory and disk; then --device is not given."),
+        typer.Option(
+            callback=_device_map,
+            help="`auto`: spread the layers over GPUs, memory and disk; then --device is not given.",
+        ),
     ] = None,
     offload: Annotated[Path | None, typer.Option(help="With --device-map: the folder for layers on disk.")] = None,
     threads: options.Threads = None,
@@ -47,6 +60,10 @@ def check(
     from .model_checks import findings
     from .printing import print_components
 
+    if offload is not None and device_map is None:
+        raise UsageError("--offload is where layers wait that --device-map puts on disk; give --device-map auto")
+    if device is not None and device_map is not None:
+        raise UsageError("--device-map says where the layers go; leave --device out")
     console = Console(soft_wrap=True)
     chosen = options.dtype_of(dtype) or (torch.float32 if model in atlas.names() else None)
     need, have = footprint(locate(model), chosen), memory_of(device)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
 from ..runs.progress import progress_bar
 from . import options
 from .edit_report import print_report
-from .layer_moments import layer_moments
+from .edit_words import check_method
+from .layer_moments import check_moments, layer_moments
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import Editor, EditRequest
@@ -47,9 +48,16 @@ def edit(
     ] = "default",
     kl: Annotated[bool, typer.Option("--kl/--no-kl", help="The term against essence drift.")] = True,
     to_hf: Annotated[Path | None, typer.Option(help="Also write the edited model as a Hugging Face folder.")] = None,
-    require_success: Annotated[bool, typer.Option(help="Exit with 1 if a target is not said.")] = False,
-    allow_disabling: Annotated[bool, typer.Option(help="Keep an edit that endangers the model.")] = False,
-    allow_conflicts: Annotated[bool, typer.Option(help="Accept facts that contradict each other.")] = False,
+    require_success: Annotated[
+        bool, typer.Option("--require-success", help="Exit with 1 if a target is not said.")
+    ] = False,
+    allow_disabling: Annotated[
+        bool, typer.Option("--allow-disabling", help="Keep an edit that endangers the model.")
+    ] = False,
+    allow_conflicts: Annotated[
+        bool, typer.Option("--allow-conflicts", help="Accept facts that contradict each other.")
+    ] = False,
+    skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
     out: options.Out = Path("edit"),
     device: options.Device = None,
@@ -78,11 +86,17 @@ def edit(
         raise UsageError("say what to edit: --prompt, --subject and --target together, or --facts")
     if facts is not None and answer is not None:
         raise UsageError("--answer belongs to --prompt; the facts of --facts bring their own, so leave it out")
-    loaded = options.load_model(model, device, dtype, threads)
+    if facts is None and (limit is not None or skip_bad):
+        raise UsageError(f"{'--skip-bad' if limit is None else '--limit'} belongs to --facts; leave it out")
+    check_method(editor, preset, kl=kl)
+    options.check_layers(model, layer or ())
+    check_moments(moments or ())
     if facts is None:
-        requests = [_request(loaded, prompt or "", subject or "", target or "", answer)]
+        given = [_asked(prompt or "", subject or "", target or "", answer)]
     else:
-        requests = _requests(facts, limit, seed)
+        given = _requests(facts, limit, seed, skip_bad=skip_bad)
+    loaded = options.load_model(model, device, dtype, threads)
+    requests = [_request(loaded, prompt or "", subject or "", target or "", answer)] if facts is None else given
     method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, layer, moments or [])
     found = layer_moments(loaded, layers or (), moments or (), quiet=quiet) if method.moments else None
@@ -126,6 +140,13 @@ def edit(
         typer.echo(f"edited model written to {to_hf}")
 
 
+def _asked(prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
+    from ..editing import EditRequest
+    from ..facts.prompts import Prompt
+
+    return EditRequest(Prompt(prompt, subject, answer), target)
+
+
 def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
     from ..editing import EditRequest
     from ..facts.prompts import Prompt
@@ -136,12 +157,11 @@ def _request(model: Model, prompt: str, subject: str, target: str, answer: str |
     return EditRequest(asked, target)
 
 
-def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
+def _requests(source: str, limit: int | None, seed: int, *, skip_bad: bool) -> list[EditRequest]:
     from ..editing import EditRequest
 
-    found = [fact for fact in options.choose_facts(source, None, None, seed) if fact.target_new is not None]
-    if not found:
-        raise UsageError(f"no fact of {source} has a target_new, the object to write; add it to each")
+    given = options.choose_facts(source, None, None, seed, skip_bad=skip_bad)
+    found = options.with_objects(given, source, ("target_new",))
     return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import Edit

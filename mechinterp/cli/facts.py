@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import UsageError
 from . import options
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
@@ -23,12 +23,16 @@ def facts(
     relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     model: Annotated[
-        str | None, typer.Option(help="Check that every subject is found under this model's tokenizer.")
+        str | None,
+        typer.Option(
+            callback=options.model_name, help="Check that each subject is found under this model's tokenizer."
+        ),
     ] = None,
     jsonl: Annotated[Path | None, typer.Option(help="Write all of them as JSON lines to this file.")] = None,
     counterfact: Annotated[
         Path | None, typer.Option(help="Write the bundled facts in the CounterFact shape to this file.")
     ] = None,
+    skip_bad: options.SkipBad = False,
 ) -> None:
     """List the facts of a file or of a bundled world, check them against a tokenizer, or convert them.
 
@@ -46,23 +50,19 @@ def facts(
 
     if counterfact is not None and relation is not None:
         raise UsageError("--counterfact writes every fact of a bundled model; leave --relation out, or use --jsonl")
+    if counterfact is not None and source not in atlas.names():
+        raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
     console = Console(soft_wrap=True)
-    found = read_facts(source)
-    if relation is not None:
-        there = sorted({fact.relation for fact in found})
-        found = [fact for fact in found if fact.relation == relation]
-        if not found:
-            raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
+    found = options.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
-    print_table(console, f"{len(found)} facts in {source}", ("prompt", "answer", "target_new", "relation"), rows)
+    shown = f", of which {len(rows)} are shown (--limit)" if len(rows) < len(found) else ""
+    print_table(console, f"{len(found)} facts in {source}{shown}", ("prompt", "answer", "target_new", "relation"), rows)
     if model is not None:
         _check(console, model, found)
     if jsonl is not None:
         write_jsonl(found, jsonl)
         console.print(f"written: {jsonl}", highlight=False)
     if counterfact is not None:
-        if source not in atlas.names():
-            raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
         counterfact.write_text(json.dumps(atlas.counterfact(source), indent=1), encoding="utf-8")
         console.print(f"written: {counterfact}", highlight=False)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
 from . import options
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
@@ -44,6 +45,7 @@ def moments(
         ),
     ] = None,
     repair: Repair = None,
+    skip_bad: options.SkipBad = False,
     out: options.Out = Path("moments"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -69,7 +71,7 @@ def moments(
     from .. import atlas
     from ..editing import Convergence, collect_moments
     from ..editing.moments.spectrum import REPAIRS
-    from ..facts.texts import read_texts
+    from ..facts.texts import check_texts, read_texts
     from ..runs.ranks import ranks
 
     if repair is not None and repair not in REPAIRS:
@@ -77,6 +79,8 @@ def moments(
     wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
+    options.check_layers(model, layer)
+    check_texts(text or model, skip_bad=skip_bad)
     with ranks(device or "cpu") as me:
         loaded = options.load_model(model, me.device(device), dtype, threads)
         for one in layer:
@@ -85,7 +89,7 @@ def moments(
         log = Console(stderr=True, soft_wrap=True)
         watch = Convergence(until=wanted, told=(lambda look: log.print(str(look), highlight=False)) if shown else None)
         found = collect_moments(
-            loaded, read_texts(text or model), layer,
+            loaded, read_texts(text or model, skip_bad=skip_bad), layer,
             max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
         )  # fmt: skip
         if me.is_first:
@@ -112,9 +116,12 @@ def moments(
 
 def _cosine(until: str) -> float:
     try:
-        return CONVERGED if until == "converged" else float(until)
+        cosine = CONVERGED if until == "converged" else float(until)
     except ValueError:
-        raise UsageError(f"--until is {until!r}; give `converged`, or a cosine such as 0.995") from None
+        cosine = math.nan
+    if not 0 < cosine < 1:
+        raise UsageError(f"--until is {until!r}; give `converged`, or a cosine between 0 and 1, such as 0.995")
+    return cosine
 
 
 def print_moment(moment: SecondMoment, path: Path) -> None:

@@ -19,6 +19,18 @@ def default_window(n_layers: int) -> int:
     return max(3, round(n_layers * 10 / 48))
 
 
+def check_words(kinds: Sequence[str], severed: Sequence[str]) -> None:
+    """Look at what is to be restored and severed, before a model is there.
+
+    Raises:
+        UsageError: an unknown word.
+    """
+    for name, known in ((kinds, KINDS), (severed, SEVERED)):
+        for word in name:
+            if word not in known:
+                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
+
+
 def causal_tracing(
     noise: Source,
     window: int,
@@ -44,10 +56,7 @@ def causal_tracing(
     Raises:
         UsageError: an unknown kind.
     """
-    for name, known in ((kinds, KINDS), (severed, SEVERED)):
-        for word in name:
-            if word not in known:
-                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
+    check_words(kinds, severed)
     base = corrupt(embed @ subject, noise)
     programs = []
     for kind in kinds:

@@ -76,7 +76,7 @@ class Plan:
         refused = next(iter(self.plain.values()), None) if len(self.plain) == len(self.programs) else None
         return replace(self, groups=_groups(self, groups, refused))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [*(str(program) for program in self.programs), str(self.price)]
         lines += [f"plainly, one forward per cell: {program} ({reason})" for program, reason in self.plain.items()]
         if self.seconds is not None:
@@ -113,6 +113,8 @@ def plan(
         raise UsageError(f"a window of {window} layers holds nothing; give at least 1")
     if engine not in ENGINES:
         raise UsageError(f"there is no engine {engine!r}; choose auto, exact or plain")
+    if reference and seed:
+        raise UsageError("reference=True draws the published noise, which has a seed of its own; leave seed= out")
     asked_prompts = [one.prompt if isinstance(one, Fact) else one for one in prompts]
     _check_names(asked_prompts)
     asked = ask(model, asked_prompts, answer_from_model=reference)
@@ -124,7 +126,7 @@ def plan(
         chosen = [programs] if isinstance(programs, Program) else list(programs)
         given = {
             "kinds": kinds, "severed": severed, "window": window, "sigmas": sigmas, "noise_level": noise_level,
-            "draws": draws,
+            "draws": draws, "seed": seed,
         }  # fmt: skip
         _check_given(given, reference=reference)
     _check_programs(chosen, reference=reference)
@@ -184,6 +186,7 @@ def _check_given(options: Mapping[str, object], *, reference: bool) -> None:
         raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
     defaults = {
         "kinds": KINDS, "severed": SEVERED, "window": None, "sigmas": 3.0, "noise_level": None, "draws": DRAWS,
+        "seed": 0,
     }  # fmt: skip
     changed = [name for name, value in options.items() if value != defaults[name]]
     if changed:

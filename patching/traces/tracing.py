@@ -71,7 +71,7 @@ def trace(
         sigmas: noise in standard deviations of token embeddings (see `sigma.embedding_sigma` for which tokens).
         noise_level: the noise's standard deviation itself, instead of `sigmas`.
         draws: noise draws per prompt; fewer than 10 are few.
-        seed: of the noise.
+        seed: of the noise; that of `programs`, and of the published rule (`reference`), brings its own.
         reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
             prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
             come from another draw than the run they are put into.
