@@ -63,6 +63,19 @@ VALUES = (
 )  # fmt: skip
 
 
+NUMBERS = (
+    "0", "-1", "1", "2", "-0", "+3", "1.5", "-0.5", "1e3", "1e-300", "1e309", "nan", "inf", "-inf", "007", "1_000", " 2 ",
+    str(2**31), str(2**31 - 1), str(2**63), str(2**63 - 1), str(2**64), str(2**64 - 1), str(-(2**63)), "9" * 30, "99999",
+)  # fmt: skip
+"""What goes into options that count or measure."""
+
+
+NUMBERED = {
+    "--limit", "--window", "--sigmas", "--draws", "--seed", "--threads", "--layer", "--tokens", "--max-tokens", "--groups",
+    "--per-step", "--held-limit", "--batch-size", "--sizes", "--until", "--memory",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came of a line; `wrong` is empty where it is as it should be."""
@@ -120,7 +133,8 @@ def _spoilt(line: list[str], options: Sequence[Any], generator: random.Random) -
     if kind < 0.65:  # an option of the command with another value
         option = generator.choice(options)
         flag = generator.choice(option.opts)
-        value = [] if getattr(option, "is_flag", False) else [generator.choice(VALUES)]
+        values = NUMBERS if NUMBERED & set(option.opts) and generator.random() < 0.6 else VALUES
+        value = [] if getattr(option, "is_flag", False) else [generator.choice(values)]
         if flag in line and value:
             line[line.index(flag) + 1] = value[0]
         else:

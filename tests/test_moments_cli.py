@@ -62,7 +62,7 @@ def test_text_that_is_not_enough_is_said(call: Call, tmp_path: Path) -> None:
         2,
         "error: --until is 'enough'; give `converged`, or a cosine between 0 and 1, such as 0.995",
     )
-    assert "until is 99; give the cosine" in call(*words, "--until", "99")[2]
+    assert "--until is '99'; give `converged`" in call(*words, "--until", "99")[2]
 
 
 def test_parts_are_merged(call: Call, tmp_path: Path) -> None:

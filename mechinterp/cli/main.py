@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command
 
 from ..errors import MechinterpError
+from ..runs.terminal import brief
 from . import check, demo, edit, evaluate, facts, models, moments, moments_merge, show, trace
 from .screen import leave_word
 
@@ -89,14 +90,17 @@ def _run(words: list[str]) -> None:
         except typer.Abort:
             raise MechinterpError("interrupted; only the files named above are written") from None
         except _BadLine as error:
-            _leave(_told(error), getattr(error, "exit_code", 2))
+            _leave(_told(error, words), getattr(error, "exit_code", 2))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Any) -> str:
-    """What is wrong with the line, and where to look."""
+def _told(error: Any, words: list[str]) -> str:
+    """What is wrong with the line, what was given, and where to look."""
     command = error.ctx.command_path if getattr(error, "ctx", None) else "mechinterp"
-    return f"{error.format_message().rstrip('.')}; `{command} --help` says what it takes"
+    options = getattr(getattr(error, "param", None), "opts", ())
+    given = [words[words.index(option) + 1] for option in options if option in words[:-1]]
+    called = f" (it is {brief(given[0])})" if given and isinstance(error, typer.BadParameter) else ""
+    return f"{error.format_message().rstrip('.')}{called}; `{command} --help` says what it takes"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -91,6 +91,8 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
     from .printing import print_effects
 
     table = Table.load(path)
+    if prompt is not None and prompt not in table.prompts:
+        raise UsageError(f"there is no prompt {prompt!r} in {path}; it has, for example, {table.prompts[0]!r}")
     for name in (
         "model",
         "fingerprint",
@@ -108,8 +110,6 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
         "versions",
     ):
         console.print(f"{name}: {table.meta.get(name)}", highlight=False, markup=False)
-    if prompt is not None and prompt not in table.prompts:
-        raise UsageError(f"there is no prompt {prompt!r} in {path}; it has, for example, {table.prompts[0]!r}")
     if len(table.prompts) > 1:
         print_effects(console, analysis.average_indirect_effects(table), analysis.average_total_effect(table))
     if figure is not None:
