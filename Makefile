@@ -27,6 +27,7 @@ test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 demo: $(VENV)/ready
+	@echo "make demo: $(VENV)/bin/python ($$($(VENV)/bin/python -V)), made with PYTHON=$(PYTHON); other choices: PYTHON, VENV, TORCH_INDEX"
 	$(VENV)/bin/mechinterp demo
 
 lint: $(VENV)/ready-lint
@@ -61,7 +62,7 @@ clean:
 # torch first and alone, so that TORCH_INDEX is asked for nothing else.
 $(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mechinterp needs Python 3.11 or later: set PYTHON to one")'
-	@echo "Setting up $(VENV): some minutes, once."
+	@echo "Setting up $(VENV) with PYTHON=$(PYTHON) and torch from $(if $(TORCH_INDEX),$(TORCH_INDEX),PyPI (TORCH_INDEX= names another index)): some minutes, once."
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) --quiet -e ".[test]"

@@ -73,7 +73,9 @@ def test_it_writes_tables_and_figures(call: Call, tmp_path: Path) -> None:
     code, out, err = call(*words)
     assert code == 0, err
     folder = tmp_path / "e"
-    assert "4 facts on atlas; shares in per cent, with 95 % intervals" in out
+    assert "4 facts on atlas; shares in per cent" in out
+    assert "with 95 % intervals" not in out
+    assert "note: batch edits of 4: no intervals: 4 facts, and fewer than 5 say too little of others" in out
     assert "no edit" in out
     assert "note: large is absent from batches of 4: it writes one fact at a time" in out
     summary = pd.read_parquet(folder / "summary.parquet")
@@ -185,7 +187,10 @@ BAD = {
     "no layers": (("--layers", "memit="), "--layers is 'memit='; write EDITOR=LAYERS"),
     "layer out of range": (("--editors", "rome", "--layers", "rome=8"), "layer 8 is out of range"),
     "no text": (("--held-text", "nowhere.txt"), "the text file 'nowhere.txt' does not exist"),
-    "no references": (("--references", "nowhere"), "there is no folder of reference texts 'nowhere'"),
+    "no references": (
+        ("--metrics", "RS", "--references", "nowhere"),
+        "there is no folder of reference texts 'nowhere'",
+    ),
     "no moments": (("--editors", "rome", "--moments", "nowhere"), "nowhere"),
 }
 

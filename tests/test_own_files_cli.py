@@ -56,7 +56,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model was loaded before the input was looked at")
 
     monkeypatch.setattr("mechinterp.models.loading.load", load)
-    monkeypatch.setattr("mechinterp.demo.load", load)
+    monkeypatch.setattr("mechinterp.cli.demonstration.load", load)
 
 
 @pytest.mark.usefixtures("no_model")

@@ -42,6 +42,11 @@ class Evaluation:
     texts: pd.DataFrame
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        metrics = ", ".join(dict.fromkeys(self.records["metric"]))
+        failed = f", {len(self.failures)} of them not edited" if self.failures else ""
+        return f"Evaluation({self.records['record'].nunique()} records{failed}: {metrics}; see .summary())"
+
     @property
     def failures(self) -> dict[str, str]:
         """Records whose edit could not be made, and why; they are counted with the unedited model's answers."""

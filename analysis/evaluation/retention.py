@@ -50,6 +50,10 @@ class Retention:
     before: pd.DataFrame
     perplexity: pd.DataFrame
 
+    def __repr__(self) -> str:
+        facts, steps = self.before["record"].nunique(), self.records["step"].nunique()
+        return f"Retention({facts} facts, looked at after {steps} steps; see .curve() and .matrix())"
+
     def matrix(self, metric: str = "ES_acc") -> pd.DataFrame:
         """The average over the facts of each step (rows: made) after each step looked at (columns); NaN before it.
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
+from ...errors import UsageError
 from ...runs.files import written_aside
 from ..intervals import MIN_UNITS, why_no_interval
 
@@ -36,6 +37,9 @@ METRIC_NAMES = {
     "kl": "KL from the clean prediction (nats)",
 }
 
+ENDINGS = ("png", "pdf", "svg", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps")
+"""Of figures that can be written everywhere."""
+
 FOOTNOTES = {
     "atlas": "synthetic model; early site partly designed in: see docs/atlas.md",
     "atlas-plain": "synthetic model; plainly trained control without an early site: see docs/atlas.md",
@@ -45,6 +49,20 @@ FOOTNOTES = {
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure (inches) with the constrained layout, independent of any display."""
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def check_ending(path: str | Path) -> None:
+    """Look at the end of a figure's name, which says its format, before the figure is drawn.
+
+    Raises:
+        UsageError: no figure can have it; the endings are listed.
+    """
+    ending = Path(path).suffix
+    if ending.lower().removeprefix(".") not in ENDINGS:
+        raise UsageError(
+            f"{str(path)!r} {f'ends in {ending!r}' if ending else 'has no ending'}, which is no figure's; give one of "
+            f".{', .'.join(ENDINGS)}"
+        )
 
 
 def sequential(colour: str) -> LinearSegmentedColormap:

@@ -47,6 +47,11 @@ class Leaderboard:
     retention: Mapping[str, Retention]
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        ways = ", ".join(dict.fromkeys(self.records["edits"]))
+        editors = ", ".join(dict.fromkeys(self.records["editor"]))
+        return f"Leaderboard({editors}: {ways} edits of {self.records['record'].nunique()} facts; see .markdown())"
+
     def summary(
         self, level: float = 0.95, *, resamples: int = 2000, seed: int = 0, cluster: str = "record"
     ) -> pd.DataFrame:

@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ..errors import UsageError
 from . import options
+from .screen import Console
+
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""What transformers knows."""
+
+
+def _device_map(name: str | None) -> str | None:
+    if name is not None and name not in DEVICE_MAPS:
+        raise typer.BadParameter(f"{name!r} is no way to place layers; choose one of {', '.join(DEVICE_MAPS)}")
+    return name
 
 
 def check(
@@ -17,7 +27,10 @@ def check(
     dtype: options.Dtype = None,
     device_map: Annotated[
         str | None,
-        typer.Option(help="`auto`: spread the layers over GPUs, memory and disk; then --device is not given."),
+        typer.Option(
+            callback=_device_map,
+            help="`auto`: spread the layers over GPUs, memory and disk; then --device is not given.",
+        ),
     ] = None,
     offload: Annotated[Path | None, typer.Option(help="With --device-map: the folder for layers on disk.")] = None,
     threads: options.Threads = None,
@@ -44,14 +57,18 @@ def check(
     from .model_checks import findings
     from .printing import print_components
 
-    console = Console(soft_wrap=True)
+    if offload is not None and device_map is None:
+        raise UsageError("--offload is where layers wait that --device-map puts on disk; give --device-map auto")
+    if device is not None and device_map is not None:
+        raise UsageError("--device-map says where the layers go; leave --device out")
+    console = Console()
     need, have = footprint(locate(model), options.dtype_of(dtype)), memory_of(device)
     there = "" if have is None else f"; {device or 'this machine'} has {size(have)}"
-    console.print(f"weights: {need or 'known only once they are read'}{there}", highlight=False, markup=False)
+    console.print(f"weights: {need or 'known only once they are read'}{there}")
     loaded = options.load_model(model, device, dtype, threads, device_map=device_map, offload=offload)
-    console.print(repr(loaded), highlight=False, markup=False)
+    console.print(repr(loaded))
     bos = "adds BOS" if loaded.adds_bos else "adds no BOS"
-    console.print(f"tokenizer: {type(loaded.tokenizer).__name__}, {bos}", highlight=False)
+    console.print(f"tokenizer: {type(loaded.tokenizer).__name__}, {bos}")
     print_components(console, loaded)
     for one in findings(loaded):
-        console.print(f"{one.what}: {'' if one.served else 'no: '}{one.detail}", highlight=False, markup=False)
+        console.print(f"{one.what}: {'' if one.served else 'no: '}{one.detail}")

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
+import torch
 
 from .. import analysis, atlas
-from ..analysis.intervals import with_interval
+from ..analysis.intervals import why_no_interval, with_interval
 from ..analysis.plots.style import save_figure
 from ..editing import Edit, RomeReport, SecondMoment, rome
 from ..errors import MechinterpError
@@ -18,8 +18,10 @@ from ..facts.prompts import Fact
 from ..models.loading import load
 from ..models.model import Model
 from ..patching import Table, trace
+from ..patching.algebra.recipes import default_window
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
+from .screen import Console
 
 EDIT_LAYER = 3
 EARLY_LAYER, LATE_LAYER, SEVERED_LAYER = 3, 6, 2
@@ -40,26 +42,45 @@ def run_demo(out: Path, *, facts: int, edits: int, seed: int, progress: bool = T
         progress: show bars.
     """
     started = time.perf_counter()
-    console = Console(soft_wrap=True)
+    console = Console()
     OutFolder(out).claim(*_FIGURES, "edit.safetensors", "edits.json")
-    console.print(f"[bold]mechinterp demo[/] ({CARD})\n", highlight=False)
+    console.print("mechinterp demo", style="bold")
+    console.print(CARD)
     models = {name: load(name) for name in atlas.names()}
     both = {fact.id for fact in atlas.known_facts("atlas-plain")}
     known = [fact for fact in atlas.known_facts("atlas") if fact.id in both]
     chosen = random.Random(seed).sample(known, min(max(facts, edits), len(known)))
+    edits = min(edits, len(chosen))
+    for line in choices(len(chosen[:facts]), edits, len(known), models["atlas"], seed, out):
+        console.print(line)
+    console.print()
     for number, (name, model) in enumerate(models.items(), start=1):
-        console.print(f"[bold]{number}. Where does {name} keep its facts?[/]", highlight=False)
+        console.print(f"{number}. Where does {name} keep its facts?", style="bold")
         _trace(console, model, chosen[:facts], out, seed, progress)
     model = models["atlas"]
-    console.print(f"[bold]3. Change one fact of atlas, at layer {EDIT_LAYER}[/]", highlight=False)
+    console.print(f"3. Change one fact of atlas, at layer {EDIT_LAYER}", style="bold")
     texts = atlas.corpus()
     moment = SecondMoment.collect(model, texts, EDIT_LAYER, max_tokens=MOMENT_TOKENS, progress=progress)
     if not moment.complete:
         raise MechinterpError(f"interrupted while keys were collected; the traces are in {out}")
     _edit_one(console, model, moment, chosen[0], out, seed)
-    console.print(f"[bold]4. Change {edits} facts, one at a time, and count what else changes[/]", highlight=False)
+    console.print(f"4. Change {edits} facts, one at a time, and count what else changes", style="bold")
     _edit_many(console, model, moment, chosen[:edits], out, seed, progress)
-    console.print(f"done in {time.perf_counter() - started:.0f} s; written to {out}/", highlight=False)
+    console.print(f"done in {time.perf_counter() - started:.0f} s; written to {out}/")
+
+
+def choices(facts: int, edits: int, known: int, model: Model, seed: int, out: Path) -> list[str]:
+    """What was chosen for the user, and how to choose otherwise."""
+    threads = torch.get_num_threads()
+    return [
+        "chosen for you, where nothing else is asked for:",
+        f"   {facts} facts to trace (--facts), {edits} to edit (--edits), of the {known} that both models know",
+        f"   seed {seed} (--seed)",
+        f"   noise of 3 sigma, 10 draws, windows of {default_window(model.n_layers)} layers",
+        f"   r-ROME at layer {EDIT_LAYER}, with a second moment from {MOMENT_TOKENS:,} tokens of the models' own text",
+        f"   PyTorch {torch.__version__} on {model.device}, {threads} thread{'' if threads == 1 else 's'} (--threads)",
+        f"   results in {out}/ (--out)",
+    ]
 
 
 def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: int, progress: bool) -> None:
@@ -67,8 +88,8 @@ def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: i
     save_figure(analysis.plot_aie(table, seed=seed), out / f"aie-{model.name}.png")
     save_figure(analysis.plot_prompt(table, table.prompts[0]), out / f"prompt-{model.name}.png")
     for sentence in site_sentences(table, seed):
-        console.print(f"   {sentence}", highlight=False, markup=False)
-    console.print(f"   figures: aie-{model.name}.png, prompt-{model.name}.png\n", highlight=False)
+        console.print(f"   {sentence}")
+    console.print(f"   figures: aie-{model.name}.png, prompt-{model.name}.png\n")
 
 
 def site_sentences(table: Table, seed: int) -> list[str]:
@@ -100,7 +121,7 @@ def site_sentences(table: Table, seed: int) -> list[str]:
                 f"residual of layer {SEVERED_LAYER} restored at the last subject token, {what} severed: "
                 f"{_points(line.iloc[0])}"
             )
-    return found
+    return [*found, *filter(None, [why_no_interval(len(table.prompts), "fact")])]
 
 
 def _points(row: pd.Series) -> str:
@@ -115,13 +136,11 @@ def _edit_one(console: Console, model: Model, moment: SecondMoment, fact: Fact, 
     console.print(
         f"   {fact.prompt.text!r}: {fact.answer!r} -> {fact.target_new!r}   P(new) {report.target_before:.4f} -> "
         f"{report.target_after:.4f}",
-        highlight=False,
-        markup=False,
     )
     for line in _before_and_after(model, edit, fact):
-        console.print(f"   {line}", highlight=False, markup=False)
+        console.print(f"   {line}")
     size = (out / "edit.safetensors").stat().st_size
-    console.print(f"   the edit: edit.safetensors, {size / 1000:.1f} KB\n", highlight=False)
+    console.print(f"   the edit: edit.safetensors, {size / 1000:.1f} KB\n")
 
 
 def _before_and_after(model: Model, edit: Edit, fact: Fact) -> list[str]:
@@ -157,5 +176,7 @@ def _edit_many(
     }  # fmt: skip
     for metric, words in names.items():
         if metric in after.index:
-            console.print(f"   {words} ({metric}): {_points(after.loc[metric])}", highlight=False, markup=False)
-    console.print("   scores: edits.json\n", highlight=False)
+            console.print(f"   {words} ({metric}): {_points(after.loc[metric])}")
+    if why := why_no_interval(len(facts), "fact"):
+        console.print(f"   {why}")
+    console.print("   scores: edits.json\n")

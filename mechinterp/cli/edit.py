@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
 from ..runs.files import save_somewhere, write_text
@@ -17,8 +16,10 @@ from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
 from . import options
 from .edit_report import print_report
-from .layer_moments import layer_moments
+from .edit_words import check_method
+from .layer_moments import check_moments, layer_moments
 from .results import kept
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import Editor, EditRequest, EditSequence
@@ -55,10 +56,17 @@ def edit(
             parser=options.named, metavar="FOLDER", help="Also write the edited model as a Hugging Face folder."
         ),
     ] = None,
-    require_success: Annotated[bool, typer.Option(help="Exit with 1 if a target is not said.")] = False,
-    allow_disabling: Annotated[bool, typer.Option(help="Keep an edit that endangers the model.")] = False,
-    allow_conflicts: Annotated[bool, typer.Option(help="Accept facts that contradict each other.")] = False,
+    require_success: Annotated[
+        bool, typer.Option("--require-success", help="Exit with 1 if a target is not said.")
+    ] = False,
+    allow_disabling: Annotated[
+        bool, typer.Option("--allow-disabling", help="Keep an edit that endangers the model.")
+    ] = False,
+    allow_conflicts: Annotated[
+        bool, typer.Option("--allow-conflicts", help="Accept facts that contradict each other.")
+    ] = False,
     chat: options.Chat = False,
+    skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
     out: options.Out = Path("edit"),
     device: options.Device = None,
@@ -88,6 +96,15 @@ def edit(
         raise UsageError("say what to edit: --prompt, --subject and --target together, or --facts")
     if facts is not None and answer is not None:
         raise UsageError("--answer belongs to --prompt; the facts of --facts bring their own, so leave it out")
+    if facts is None and (limit is not None or skip_bad):
+        raise UsageError(f"{'--skip-bad' if limit is None else '--limit'} belongs to --facts; leave it out")
+    check_method(editor, preset, kl=kl)
+    options.check_layers(model, layer or ())
+    check_moments(moments or ())
+    if facts is None:
+        given = [_asked(prompt or "", subject or "", target or "", answer)]
+    else:
+        given = _requests(facts, limit, seed, skip_bad=skip_bad)
     folder = OutFolder(out)
     folder.check(*_FILES)
     if to_hf is not None and to_hf.absolute() == out.absolute():
@@ -98,8 +115,7 @@ def edit(
     if facts is None:
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer, chat=chat)]
     else:
-        requests = _requests(facts, limit, seed)
-        requests = [EditRequest(loaded.chat(one.prompt), one.target) for one in requests] if chat else requests
+        requests = [EditRequest(loaded.chat(one.prompt), one.target) for one in given] if chat else given
     method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, hparams, layer, moments or [])
     found = layer_moments(loaded, layers, moments or (), quiet=quiet) if method.needs_moments else None
@@ -131,14 +147,14 @@ def edit(
     with kept(f"the edit is in {folder / _EDIT}"):
         write_text(folder / _REPORT, json.dumps(plain[0] if len(plain) == 1 else plain, indent=1))
     failed = [report.reason for report in reports if not report.success] + refused
-    console = Console(soft_wrap=True)
+    console = Console()
     if len(steps) == 1:
         print_report(console, made)
     else:
         for reason in refused:
-            console.print(f"left out: {reason}", highlight=False, markup=False)
+            console.print(f"left out: {reason}")
         said = f"{len(steps) - len(failed)} of {len(steps)} edits by {method.name} succeeded when they were made"
-        console.print(said, highlight=False)
+        console.print(said)
     typer.echo(f"written to {out}: {_EDIT}, {_REPORT}")
     if require_success and failed:
         raise MechinterpError(f"{len(failed)} of {len(steps)} edits failed: {failed[0]}")
@@ -158,6 +174,13 @@ def _keep(sequence: EditSequence, steps: int, folder: OutFolder) -> None:
         ) from None
 
 
+def _asked(prompt: str, subject: str, target: str, answer: str | None) -> EditRequest:
+    from ..editing import EditRequest
+    from ..facts.prompts import Prompt
+
+    return EditRequest(Prompt(prompt, subject, answer), target)
+
+
 def _request(model: Model, prompt: str, subject: str, target: str, answer: str | None, *, chat: bool) -> EditRequest:
     from ..editing import EditRequest
     from ..facts.prompts import Prompt
@@ -168,12 +191,11 @@ def _request(model: Model, prompt: str, subject: str, target: str, answer: str |
     return EditRequest(asked, target)
 
 
-def _requests(source: str, limit: int | None, seed: int) -> list[EditRequest]:
+def _requests(source: str, limit: int | None, seed: int, *, skip_bad: bool) -> list[EditRequest]:
     from ..editing import EditRequest
 
-    found = [fact for fact in options.choose_facts(source, None, None, seed) if fact.target_new is not None]
-    if not found:
-        raise UsageError(f"no fact of {source} has a target_new, the object to write; add it to each")
+    given = options.choose_facts(source, None, None, seed, skip_bad=skip_bad)
+    found = options.with_objects(given, source, ("target_new",))
     return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import Edit
@@ -36,7 +36,7 @@ def print_report(console: Console, made: Edit) -> None:
     for drift in report.essence:
         lines.append(f"essence drift after {drift.text!r}: {drift.applied:.3f} nats")
     for line in (*lines, *report.warnings):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
 
 
 def _print_batch(console: Console, made: Edit) -> None:
@@ -52,4 +52,4 @@ def _print_batch(console: Console, made: Edit) -> None:
         text = "" if change.disturbance is None else f"; {change.disturbance:.3f} of its output on ordinary text"
         lines.append(f"layer {change.layer}: |dW|/|W| {change.norm_ratio:.4f}{text}")
     for line in (*lines, *report.warnings):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)

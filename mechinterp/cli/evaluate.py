@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
 from . import options
@@ -24,6 +25,7 @@ from .evaluate_words import (
     words_of,
 )
 from .results import kept
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References
@@ -71,9 +73,12 @@ def evaluate(
         str | None, typer.Option(help="Text (.txt, .jsonl, or `atlas`) whose perplexity is measured after each edit.")
     ] = None,
     held_limit: Annotated[int, typer.Option(min=1, help="How many documents of it.")] = 20,
-    allow_conflicts: Annotated[bool, typer.Option(help="Accept batches that contradict themselves.")] = False,
+    allow_conflicts: Annotated[
+        bool, typer.Option("--allow-conflicts", help="Accept batches that contradict themselves.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward when judging.")] = 128,
     chat: options.Chat = False,
+    skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
     out: options.Out = Path("evaluation"),
     device: options.Device = None,
@@ -97,33 +102,49 @@ def evaluate(
             --references attributes --device cuda --out runs/xl
     """
     from .. import analysis
+    from ..analysis.evaluation.questions import questions
+    from ..analysis.trials.contest import Contest
+    from ..analysis.trials.plans import check_plan
     from ..analysis.trials.store import NAMES
     from ..editing.editors.registry import EDITORS, editor
+    from ..reading.facts import read_facts
     from ..reading.texts import read_texts
     from ..runs.ranks import ranks
-    from .layer_moments import layer_moments
+    from .layer_moments import check_moments, layer_moments
 
     names = list(EDITORS) if editors == "all" else [editor(name).name for name in words_of(editors)]
+    if not names:
+        raise UsageError(f"--editors is {editors!r}; give names of editors, comma-separated, or `all`")
     ways = ways_of(edits)
     wanted, numbers = metrics_of(metrics, held_text is not None), numbers_of(sizes)
-    own_layers = layers_given(layers or [])
+    own_layers = layers_given(layers or [], names)
+    for its_layers in own_layers.values():
+        options.check_layers(model, its_layers, "--layers")
+    presets_given(None, preset or [], names)
+    check_moments(moments or [])
+    every = read_facts(facts, skip_bad=skip_bad)
+    given = options.with_objects(options.choose(every, facts, None, relation, seed), facts, ("target_new",))
+    chosen = options.sample(given, limit, seed)
+    check_plan(chosen, Contest(edits=ways, sizes=numbers, groups=groups, per_step=per_step))
+    questions(chosen, wanted)
+    held: list[str] = []
+    if held_text is not None:
+        held = list(islice(read_texts(held_text, skip_bad=skip_bad), min(held_limit, sys.maxsize)))
+    compared_with = _references(facts, references, wanted, skip_bad=skip_bad)
     OutFolder(out).check(*NAMES, *_files(ways, names))
-    chosen = options.choose_facts(facts, limit, relation, seed)
     with ranks(device or "cpu") as me:
         quiet = quiet or not me.is_first
         loaded = options.load_model(model, me.device(device), dtype, threads)
         asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
-        portability = _portability(facts, chosen, wanted)
+        portability = _portability(every, chosen, wanted)
         if chat and portability is not None:
             portability = {name: one.in_chat(loaded) for name, one in portability.items()}
         hparams = presets_given(loaded, preset or [], names)
-        held = [] if held_text is None else list(islice(read_texts(held_text), held_limit))
         needed = layers_needed(loaded, names, own_layers)
         board = analysis.leaderboard(
             loaded, asked, names, edits=ways, sizes=numbers, groups=groups, per_step=per_step,
             moments=layer_moments(loaded, needed, moments or [], quiet=quiet), layers=own_layers,
-            hparams=hparams, metrics=wanted,
-            portability=portability, references=_references(facts, references, wanted),
+            hparams=hparams, metrics=wanted, portability=portability, references=compared_with,
             held_texts=held, allow_conflicts=allow_conflicts, seed=seed, batch_size=batch_size, out=out,
             progress=not quiet,
         )  # fmt: skip
@@ -145,7 +166,7 @@ def report(board: Leaderboard, out: Path, name: str, *, seed: int = 0) -> None:
     from ..runs.frames import write_frame
     from .printing import print_table
 
-    console, folder = Console(soft_wrap=True), OutFolder(out)
+    console, folder = Console(), OutFolder(out)
     ways = [str(edits) for edits in dict.fromkeys(board.records["edits"])]
     folder.claim(*_files(ways, list(board.retention)))
     summary = board.summary(seed=seed)
@@ -168,11 +189,12 @@ def report(board: Leaderboard, out: Path, name: str, *, seed: int = 0) -> None:
         save_figure(figure, folder / f"retention-{editor}.png")
         files.append(f"retention-{editor}.png")
     facts = board.records["record"].nunique()
-    title = f"{facts} facts on {name}; shares in per cent, with 95 % intervals"
+    intervals = ", with 95 % intervals" if summary["low"].notna().any() else ""
+    title = f"{facts} facts on {name}; shares in per cent{intervals}"
     print_table(console, title, *_fitting(*board.rows(summary=summary, decimals=0), console.width))
     for note in board.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(f"written to {out}: {', '.join(files)}", highlight=False)
+        console.print(f"note: {note}")
+    console.print(f"written to {out}: {', '.join(files)}")
 
 
 def _fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
@@ -185,21 +207,22 @@ def _fitting(headings: list[str], rows: list[list[str]], width: int) -> tuple[li
     return [headings[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def _portability(source: str, chosen: list[Fact], metrics: list[str]) -> dict[str, Portability] | None:
+def _portability(every: list[Fact], chosen: list[Fact], metrics: list[str]) -> dict[str, Portability] | None:
     from ..analysis import portability_of
-    from ..reading.facts import read_facts
 
     if not any(metric.startswith("portability") for metric in metrics):
         return None
-    return portability_of(chosen, read_facts(source))
+    return portability_of(chosen, every)
 
 
-def _references(source: str, folder: Path | None, metrics: list[str]) -> References | None:
+def _references(source: str, folder: Path | None, metrics: list[str], *, skip_bad: bool) -> References | None:
     from .. import atlas
     from ..analysis import References, atlas_references, read_references
 
+    if folder is not None and "RS" not in metrics:
+        raise UsageError("--references are what RS compares with, and --metrics has no RS; add it, or leave them out")
     if folder is not None:
-        return References(read_references(folder))
+        return References(read_references(folder, skip_bad=skip_bad))
     if source in atlas.names() and "RS" in metrics:
         return atlas_references(atlas.facts(source), source)
     return None

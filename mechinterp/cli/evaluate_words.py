@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..runs.terminal import brief
 
 if TYPE_CHECKING:
     from ..editing.hyperparameters import Hparams
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 GROUPS = ("counterfact", "zsre", "yao", "generation")
 """Groups of metrics by name; the last is GE and RS."""
+
+
+_DIGITS = 10
+"""Fewer than a number of facts or of a layer has."""
 
 
 def words_of(text: str) -> list[str]:
@@ -29,7 +34,7 @@ def ways_of(text: str) -> list[str]:
 
     words = [SINGLE if word == "1" else word for word in words_of(text)]
     if not words or not set(words) <= set(MODES):
-        raise UsageError(f"--edits is {text!r}; choose among {', '.join(MODES)}")
+        raise UsageError(f"--edits is {brief(text)}; choose among {', '.join(MODES)}")
     return words
 
 
@@ -40,8 +45,8 @@ def numbers_of(text: str) -> list[int]:
         UsageError: something else.
     """
     words = words_of(text)
-    if not words or not all(word.isdecimal() for word in words):
-        raise UsageError(f"--sizes is {text!r}; give numbers of facts, such as 1,10,100")
+    if not words or not all(word.isdecimal() and len(word) < _DIGITS for word in words):
+        raise UsageError(f"--sizes is {brief(text)}; give numbers of facts, such as 1,10,100")
     return [int(word) for word in words]
 
 
@@ -59,7 +64,7 @@ def metrics_of(text: str, perplexity: bool) -> list[str]:
     for word in GROUPS if text == "all" else words_of(text):
         if word not in groups and word not in METRICS:
             raise UsageError(
-                f"--metrics has {word!r}, which is no metric and no group of them; the groups are "
+                f"--metrics has {brief(word)}, which is no metric and no group of them; the groups are "
                 f"{', '.join(GROUPS)} and all, the metrics {', '.join(METRICS)}"
             )
         found += groups.get(word, (word,))
@@ -68,11 +73,15 @@ def metrics_of(text: str, perplexity: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def layers_given(given: list[str]) -> dict[str, list[int]]:
+def layers_given(given: list[str], names: list[str]) -> dict[str, list[int]]:
     """Editor -> layers, from words such as memit=3,4,5.
 
+    Args:
+        given: the words.
+        names: of the editors that are tried.
+
     Raises:
-        UsageError: an unknown editor, or something else than numbers.
+        UsageError: an unknown editor, one that is not tried or is given twice, or something else than numbers.
     """
     from ..editing.editors.registry import editor
 
@@ -80,21 +89,27 @@ def layers_given(given: list[str]) -> dict[str, list[int]]:
     for text in given:
         name, _, numbers = text.partition("=")
         try:
-            found[editor(name).name] = [int(word) for word in words_of(numbers)]
+            method = editor(name.strip())
+            layers = [int(word) for word in words_of(numbers)]
         except ValueError as error:
             if isinstance(error, UsageError):
                 raise
-            raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5") from None
-        if not found[name]:
-            raise UsageError(f"--layers is {text!r}; write EDITOR=LAYERS, such as memit=3,4,5")
+            layers = []
+        if not layers:
+            raise UsageError(f"--layers is {brief(text)}; write EDITOR=LAYERS, such as memit=3,4,5")
+        if method.name not in names:
+            raise UsageError(f"--layers {text} is of an editor that is not tried; add it to --editors")
+        if method.name in found:
+            raise UsageError(f"two of the --layers are of {method.name}; give one of them")
+        found[method.name] = layers
     return found
 
 
-def presets_given(model: Model, given: list[str], names: list[str]) -> dict[str, Hparams]:
+def presets_given(model: Model | None, given: list[str], names: list[str]) -> dict[str, Hparams]:
     """Editor -> hyper-parameters, from words such as memit=code.
 
     Args:
-        model: whose family's preset is taken where there is one.
+        model: whose family's preset is taken where there is one; None where it is not loaded yet.
         given: the words.
         names: of the editors that are tried.
 
@@ -107,7 +122,7 @@ def presets_given(model: Model, given: list[str], names: list[str]) -> dict[str,
     for text in given:
         name, _, preset = (word.strip() for word in text.partition("="))
         if not preset:
-            raise UsageError(f"--preset is {text!r}; write EDITOR=NAME, such as memit=code")
+            raise UsageError(f"--preset is {brief(text)}; write EDITOR=NAME, such as memit=code")
         method = editor(name)
         if name not in names:
             raise UsageError(f"--preset {text} is of an editor that is not tried; add it to --editors")

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import UsageError
 from ..runs.files import write_text
 from . import options
 from .results import check_new
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
@@ -25,12 +25,16 @@ def facts(
     relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     model: Annotated[
-        str | None, typer.Option(help="Check that every subject is found under this model's tokenizer.")
+        str | None,
+        typer.Option(
+            callback=options.model_name, help="Check that each subject is found under this model's tokenizer."
+        ),
     ] = None,
     jsonl: Annotated[Path | None, typer.Option(help="Write all of them as JSON lines to this file.")] = None,
     counterfact: Annotated[
         Path | None, typer.Option(help="Write the bundled facts in the CounterFact shape to this file.")
     ] = None,
+    skip_bad: options.SkipBad = False,
 ) -> None:
     """List the facts of a file or of a bundled world, check them against a tokenizer, or convert them.
 
@@ -52,25 +56,21 @@ def facts(
     for written in (jsonl, counterfact):
         if written is not None:
             check_new(written)
-    console = Console(soft_wrap=True)
-    found = read_facts(source)
-    if relation is not None:
-        there = sorted({fact.relation for fact in found})
-        found = [fact for fact in found if fact.relation == relation]
-        if not found:
-            raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
+    if counterfact is not None and source not in atlas.names():
+        raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
+    console = Console()
+    found = options.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
-    print_table(console, f"{len(found)} facts in {source}", ("prompt", "answer", "target_new", "relation"), rows)
+    shown = f", of which {len(rows)} are shown (--limit)" if len(rows) < len(found) else ""
+    print_table(console, f"{len(found)} facts in {source}{shown}", ("prompt", "answer", "target_new", "relation"), rows)
     if model is not None:
         _check(console, model, found)
     if jsonl is not None:
         write_jsonl(found, jsonl)
-        console.print(f"written: {jsonl}", highlight=False)
+        console.print(f"written: {jsonl}")
     if counterfact is not None:
-        if source not in atlas.names():
-            raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
         write_text(counterfact, json.dumps(atlas.counterfact(source), indent=1))
-        console.print(f"written: {counterfact}", highlight=False)
+        console.print(f"written: {counterfact}")
 
 
 def _check(console: Console, model: str, found: list[Fact]) -> None:
@@ -86,10 +86,10 @@ def _check(console: Console, model: str, found: list[Fact]) -> None:
         exact += tokenised.exact
         if not tokenised.exact:
             inexact.append(fact.prompt.text)
-    console.print(f"subjects found to the character: {exact} of {len(found)}", highlight=False)
+    console.print(f"subjects found to the character: {exact} of {len(found)}")
     for text in inexact:
-        console.print(f"  found, but the last token also holds what follows: {text!r}", highlight=False, markup=False)
+        console.print(f"  found, but the last token also holds what follows: {text!r}")
     for sentence in failed:
-        console.print(f"  not found: {sentence}", highlight=False, markup=False)
+        console.print(f"  not found: {sentence}")
     if failed:
         raise typer.Exit(1)

@@ -56,6 +56,18 @@ def layer_moments(
     return {layer: found[layer] for layer in layers}
 
 
+def check_moments(paths: Sequence[Path]) -> None:
+    """Look at whether the files and folders are there, before a model is loaded for them.
+
+    Raises:
+        UsageError: one is not, or a folder holds no second moment.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"--moments: there is no file or folder {str(path)!r}; check the path")
+    _files(paths, ())
+
+
 def _files(paths: Sequence[Path], layers: Sequence[int]) -> list[Path]:
     """The files, and of folders those of these layers: one second moment can take gigabytes."""
     wanted = {f"layer-{layer}.safetensors" for layer in layers}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 
 from ..errors import UsageError
+from .screen import Console
 
 
 def models(
@@ -54,8 +53,8 @@ def models(
     for heading in head:
         grid.add_column(heading)
     for row in rows:
-        grid.add_row(*map(escape, row))
+        grid.add_row(*row)
     console = Console()
-    console.print(grid)
+    console.print(grid, soft_wrap=False)
     for number, reason in enumerate(reasons, 1):
-        console.print(f"({number}) {reason}", highlight=False, markup=False)
+        console.print(f"({number}) {reason}")

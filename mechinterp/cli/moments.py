@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import MechinterpError, UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
 from . import options
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
@@ -48,6 +49,7 @@ def moments(
     ] = None,
     repair: Repair = None,
     chat: options.Chat = False,
+    skip_bad: options.SkipBad = False,
     out: options.Out = Path("moments"),
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -75,7 +77,7 @@ def moments(
     from ..editing.moments.collect import names_of
     from ..editing.moments.spectrum import REPAIRS
     from ..facts.chat import in_turns
-    from ..reading.texts import read_texts
+    from ..reading.texts import check_texts, read_texts
     from ..runs.ranks import ranks
 
     if repair is not None and repair not in REPAIRS:
@@ -83,17 +85,19 @@ def moments(
     wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
+    options.check_layers(model, layer)
+    check_texts(text or model, skip_bad=skip_bad)
     folder = OutFolder(out)
     folder.check(*names_of(layer), _CONVERGENCE)
     with ranks(device or "cpu") as me:
         loaded = options.load_model(model, me.device(device), dtype, threads)
         for one in layer:
             loaded.layout.check_layer(one)
-        texts = read_texts(text or model)
+        texts = read_texts(text or model, skip_bad=skip_bad)
         texts = in_turns(loaded.tokenizer, texts) if chat else texts
         shown = not quiet and me.is_first
-        log = Console(stderr=True, soft_wrap=True)
-        watch = Convergence(until=wanted, told=(lambda look: log.print(str(look), highlight=False)) if shown else None)
+        log = Console(stderr=True)
+        watch = Convergence(until=wanted, told=(lambda look: log.print(str(look))) if shown else None)
         found = collect_moments(
             loaded, texts, layer,
             max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
@@ -123,24 +127,25 @@ def moments(
 
 def _cosine(until: str) -> float:
     try:
-        return CONVERGED if until == "converged" else float(until)
+        cosine = CONVERGED if until == "converged" else float(until)
     except ValueError:
-        raise UsageError(f"--until is {until!r}; give `converged`, or a cosine such as 0.995") from None
+        cosine = math.nan
+    if not 0 < cosine < 1:
+        raise UsageError(f"--until is {until!r}; give `converged`, or a cosine between 0 and 1, such as 0.995")
+    return cosine
 
 
 def print_moment(moment: SecondMoment, path: Path) -> None:
     """One line on a moment that was written, and what to do where it cannot be solved."""
-    console = Console(soft_wrap=True)
+    console = Console()
     console.print(
         f"{path}: {moment.tokens:,} tokens in {moment.documents:,} texts, condition number {moment.condition:.2g}, "
         f"effective rank {moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
         + (f", repaired by {moment.repair.kind} {moment.repair.strength:.2g}" if moment.repair else "")
         + ("" if moment.complete else " (interrupted: incomplete)"),
-        highlight=False,
     )
     if moment.is_singular:
         console.print(
             f"singular to working precision ({moment.dead_units} units never fired): edits will refuse it; give more "
             "text, or name a --repair",
-            highlight=False,
         )

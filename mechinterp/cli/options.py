@@ -1,20 +1,40 @@
-"""Options that several commands share, so that they mean the same everywhere."""
+"""Options that several commands share, so that they mean the same everywhere.
+
+What a command is told is looked at in three steps, each before the next is begun: each option alone, while the line is
+read (here, by its type and range); options and files together, at the top of a command; then the model is loaded, which
+for a large one takes minutes, and the work begins.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
+from ..runs.terminal import brief
+from .screen import leave_word
 
 if TYPE_CHECKING:
     import torch
 
     from ..facts.prompts import Fact
     from ..models.model import Model
+
+LARGEST_SEED = 2**63 - 1
+
+_NAMED = 5
+"""Facts that are named where some are left out."""
+
+MOST_THREADS = max(64, os.cpu_count() or 1)
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
 def named(path: str | Path) -> Path:
@@ -24,17 +44,79 @@ def named(path: str | Path) -> Path:
     return Path(path)
 
 
+def finite(value: float | None) -> float | None:
+    """Refuse NaN, which is in every range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number to work with")
+    return value
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value <= LARGEST_SEED:
+        raise typer.BadParameter(f"{brief(value)} is no seed; give a whole number from 0 to {LARGEST_SEED}")
+    return value
+
+
+def model_name(name: str | None) -> str | None:
+    """Refuse what neither a folder nor the hub can have as a name."""
+    try:
+        Path(name or "").expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of no user, with a null byte
+        raise typer.BadParameter(
+            f"there is no model {brief(name)}, nor can there be: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    return name
+
+
+def _device(name: str | None) -> str | None:
+    from ..models.devices import check_device
+
+    if name is not None:
+        check_device(name)
+    return name
+
+
+def _dtype(name: str | None) -> str | None:
+    dtype_of(name)
+    return name
+
+
+def _memory(text: str | None) -> str | None:
+    from ..patching.exact.budget import parse_bytes
+
+    if text is not None:
+        parse_bytes(text)
+    return text
+
+
+def _figure(path: Path | None) -> Path | None:
+    from ..analysis.plots.style import check_ending
+
+    if path is not None:
+        check_ending(path)
+    return path
+
+
 ModelName = Annotated[
-    str, typer.Argument(help="`atlas` or `atlas-plain` (bundled), a local folder, or a Hugging Face hub name.")
+    str,
+    typer.Argument(
+        callback=model_name, help="`atlas` or `atlas-plain` (bundled), a local folder, or a Hugging Face hub name."
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random: noise, sampled contexts, choice of facts.")]
+Seed = Annotated[
+    int, typer.Option(callback=_seed, help="Of everything random: noise, sampled contexts, choice of facts.")
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", parser=named, metavar="FOLDER", help="Where the results go; made if it is not there."),
 ]
-Device = Annotated[str | None, typer.Option(help="`cpu`, `cuda`, ...; default: where the weights load.")]
-Dtype = Annotated[str | None, typer.Option(help="`float32`, `float64`, `bfloat16`; default: the checkpoint's own.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: PyTorch's choice.")]
+Device = Annotated[
+    str | None, typer.Option(callback=_device, help="`cpu`, `cuda`, ...; default: where the weights load.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(callback=_dtype, help=f"`{'`, `'.join(DTYPES)}`; default: the checkpoint's own.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads; default: PyTorch's choice.")]
 Chat = Annotated[
     bool,
     typer.Option("--chat", help="Put each prompt or text into a user's turn, as the model's chat template has it."),
@@ -43,11 +125,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Memory = Annotated[
     str | None,
     typer.Option(
-        help="What may be held beside model and table, e.g. `4GB`; default: 2GB, or half of what a GPU has free."
+        callback=_memory,
+        help="What may be held beside model and table, e.g. `4GB`; default: 2GB, or half of what a GPU has free.",
     ),
 ]
 MaxTokens = Annotated[
     int, typer.Option(min=1, help="Tokens per forward (rows x length); lower it when memory runs out.")
+]
+Figure = Annotated[
+    Path | None, typer.Option(callback=_figure, help="Of a trace: write the figure to this file (.png, .pdf, ...).")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out records (or texts) that are wrong, and say how many.")
 ]
 
 
@@ -63,9 +152,11 @@ def dtype_of(name: str | None) -> torch.dtype | None:
     """The dtype that --dtype names."""
     import torch
 
-    chosen = None if name is None else getattr(torch, name, None)
-    if name is not None and not isinstance(chosen, torch.dtype):
-        raise UsageError(f"there is no dtype {name!r}; choose float32, float64, bfloat16 or float16")
+    if name is None:
+        return None
+    if name not in DTYPES:
+        raise UsageError(f"there is no dtype {name!r} for a model; choose one of {', '.join(DTYPES)}")
+    chosen: torch.dtype = getattr(torch, name)
     return chosen
 
 
@@ -87,19 +178,116 @@ def load_model(
     return load(name, device=place, dtype=dtype_of(dtype), device_map=device_map, offload_folder=offload)
 
 
-def choose_facts(source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
+def check_layers(model: str, layers: Sequence[int], option: str = "--layer") -> None:
+    """Look at whether a model that is not loaded yet has these layers, as far as its configuration says.
+
+    Args:
+        model: as the user named it.
+        layers: negative ones count from the end.
+        option: what they were given by.
+
+    Raises:
+        UsageError: it has not.
+    """
+    depth = depth_of(model)
+    for layer in layers:
+        if depth is not None and not -depth <= layer < depth:
+            raise UsageError(f"{option}: layer {layer} is out of range; {model} has layers 0 to {depth - 1}")
+    if len({layer % depth if depth else layer for layer in layers}) < len(layers):
+        raise UsageError(f"{option} names a layer twice ({', '.join(map(str, layers))}); name each once")
+
+
+def depth_of(model: str) -> int | None:
+    """How many layers a model has, from the configuration on this machine; None where that does not say it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from .. import atlas
+
+    folder = atlas.folder(model) if model in atlas.names() else Path(model).expanduser()
+    try:
+        found = folder / "config.json" if folder.is_dir() else try_to_load_from_cache(model, "config.json")
+        config = json.loads(Path(found or "").read_text(encoding="utf-8"))
+        config = config.get("text_config") or config
+        sizes = (config.get(name) for name in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"))
+        return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    except (OSError, ValueError, TypeError, AttributeError):  # loading says what is wrong with it
+        return None
+
+
+def choose_facts(
+    source: str, limit: int | None, relation: str | None, seed: int, *, skip_bad: bool = False
+) -> list[Fact]:
     """Facts of a file or bundled model: those of a relation, the known ones where that is recorded, a seeded sample."""
     from ..reading.facts import read_facts
 
-    found = read_facts(source)
-    if relation is not None:
-        there = sorted({fact.relation for fact in found})
-        found = [fact for fact in found if fact.relation == relation]
-        if not found:
-            raise UsageError(f"there is no relation {relation!r} in {source}; it has {', '.join(there)}")
-    return sample([fact for fact in found if fact.known is not False], limit, seed)
+    return choose(read_facts(source, skip_bad=skip_bad), source, limit, relation, seed)
+
+
+def choose(facts: list[Fact], source: str, limit: int | None, relation: str | None, seed: int) -> list[Fact]:
+    """Of the facts of a source those of a relation, the known ones where that is recorded, a seeded sample.
+
+    What is left out for another reason than that the user named a relation is said.
+
+    Raises:
+        UsageError: none is left.
+    """
+    found = of_relation(facts, relation, source)
+    known = [fact for fact in found if fact.known is not False]
+    if len(known) < len(found):
+        unknown = len(found) - len(known)
+        said(f"{unknown} of {len(found)} facts of {source} are recorded as not known to the model, and left out")
+    if not known:
+        raise UsageError(f"every fact of {source} is recorded as not known to the model ('known' is false)")
+    return sample(known, limit, seed)
+
+
+def with_objects(facts: list[Fact], source: str, fields: Sequence[str]) -> list[Fact]:
+    """The facts that say what an edit is to write (and what is true now); those left out are named.
+
+    Args:
+        facts: of a source.
+        source: its name.
+        fields: what each must have: "target_new", "answer".
+
+    Raises:
+        UsageError: none has it.
+    """
+    for field in fields:
+        lacking = [fact.id for fact in facts if getattr(fact, field) is None]
+        if len(lacking) == len(facts):
+            raise UsageError(f"no fact of {source} has the field {field!r} that an edit needs; add it to each")
+        if lacking:
+            named = ", ".join(map(repr, lacking[:_NAMED])) + (", ..." if len(lacking) > _NAMED else "")
+            said(f"left out: {len(lacking)} of {len(facts)} facts of {source} have no {field} ({named})")
+        facts = [fact for fact in facts if getattr(fact, field) is not None]
+    return facts
+
+
+def of_relation(facts: list[Fact], relation: str | None, source: str) -> list[Fact]:
+    """Those of a relation, or all.
+
+    Raises:
+        UsageError: there are none of it; those there are are named.
+    """
+    if relation is None:
+        return facts
+    found = [fact for fact in facts if fact.relation == relation]
+    if not found:
+        there = sorted({fact.relation for fact in facts} - {""})
+        names = f"it has {', '.join(there)}" if there else "its facts name no relation"
+        raise UsageError(f"there is no relation {relation!r} in {source}; {names}")
+    return found
 
 
 def sample(facts: list[Fact], limit: int | None, seed: int) -> list[Fact]:
-    """A seeded sample of so many facts; all of them where there are no more."""
-    return random.Random(seed).sample(facts, limit) if limit is not None and limit < len(facts) else facts
+    """A seeded sample of so many facts, which is said; all of them where there are no more."""
+    if limit is None or limit >= len(facts):
+        return facts
+    said(f"{limit} of {len(facts)} facts, chosen with seed {seed}")
+    return random.Random(seed).sample(facts, limit)
+
+
+def said(sentence: str) -> None:
+    """Say what was chosen or left out, on standard error so that results can be piped; once under torchrun."""
+    if os.environ.get("RANK", "0") == "0":
+        leave_word(sentence, "note")

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
+from rich import box
 from rich.table import Table as RichTable
 
 from ..facts.spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
+from .screen import Console
 
 if TYPE_CHECKING:
     from ..models.model import Model
 
 _SHOWN = (FIRST_SUBJECT, MIDDLE_SUBJECT, LAST_SUBJECT, LAST)
+_TITLE = "average indirect effect x 100, by layer (centre of the window)"
 
 
 def print_effects(console: Console, effects: pd.DataFrame, totals: pd.DataFrame) -> None:
-    """AIE x 100 by role (the four that matter), component and layer, and the total effect."""
+    """AIE x 100 by role (the four that matter), component and layer, and the total effect.
+
+    A table that the terminal has no room for is broken into blocks of layers.
+    """
+    from ..analysis.intervals import why_no_interval, with_interval
+
     n = int(totals["n_prompts"].max())
-    te = totals.loc["total_effect"]
+    why = why_no_interval(n, "prompt")
     console.print(
         f"{n} prompts: clean {totals.loc['clean', 'estimate']:.3f}, "
         f"corrupted {totals.loc['corrupted', 'estimate']:.3f}, "
-        f"total effect {te['estimate']:.3f} \\[{te['low']:.3f}, {te['high']:.3f}] (probability of the answer)",
-        highlight=False,
+        f"total effect {with_interval(totals.loc['total_effect'])} (probability of the answer)"
     )
-    layers = sorted(effects["layer"].unique())
-    grid = RichTable(title="average indirect effect x 100, by layer (centre of the window)", title_justify="left")
-    for heading in ("token", "restored", "severed"):
-        grid.add_column(heading)
-    for layer in layers:
-        grid.add_column(str(layer), justify="right")
-    for role in _SHOWN:
-        of_role = effects[effects["role"] == role]
-        for (component, severed), line in of_role.groupby(["component", "severed"], sort=False):
-            by_layer = line.set_index("layer")["estimate"]
-            cells = [f"{100 * by_layer[layer]:.1f}" if layer in by_layer else "" for layer in layers]
-            grid.add_row(role, str(component), "" if severed == "none" else str(severed), *cells)
-        grid.add_section()
-    console.print(grid)
+    if why:
+        console.print(why)
+    rows, layers = list(_rows(effects)), sorted(int(layer) for layer in effects["layer"].unique())
+    whole = _grid(layers, rows, compact=False)
+    wide = console.options.update(width=10_000)
+    if console.measure(whole, options=wide).maximum <= console.width:
+        console.print(_TITLE)
+        console.print(whole, soft_wrap=False)
+        return
+    blocks = _blocks(layers, rows, console.width)
+    for number, some in enumerate(blocks):
+        if number == 0:
+            console.print(_TITLE)
+        if len(blocks) > 1:
+            console.print(f"{chr(10) if number else ''}layers {some[0]} to {some[-1]}")
+        console.print(_grid(some, rows, compact=True), soft_wrap=False)
 
 
 def print_table(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -50,8 +57,8 @@ def print_table(console: Console, title: str, headings: Sequence[str], rows: Seq
     for index, heading in enumerate(headings):
         grid.add_column(heading, justify="left" if index == 0 else "right")
     for row in rows:
-        grid.add_row(*map(escape, row))
-    console.print(grid)
+        grid.add_row(*row)
+    console.print(grid, soft_wrap=False)
 
 
 def print_components(console: Console, model: Model) -> None:
@@ -60,4 +67,42 @@ def print_components(console: Console, model: Model) -> None:
 
     for component in COMPONENTS:
         refused = model.layout.refused.get(component)
-        console.print(f"  {component}: {'served' if refused is None else refused}", highlight=False, markup=False)
+        console.print(f"  {component}: {'served' if refused is None else refused}")
+
+
+_Row = tuple[str, str, str, dict[int, str]]
+"""Token role, what is restored, what is severed, and the effect at each layer."""
+
+_LABELS = ("token", "restored", "severed")
+
+
+def _rows(effects: pd.DataFrame) -> Iterator[_Row]:
+    for role in _SHOWN:
+        for (component, severed), line in effects[effects["role"] == role].groupby(
+            ["component", "severed"], sort=False, observed=True
+        ):
+            cells = {
+                int(layer): f"{100 * value:.1f}" for layer, value in zip(line["layer"], line["estimate"], strict=True)
+            }
+            yield role, str(component), "" if severed == "none" else str(severed), cells
+
+
+def _blocks(layers: Sequence[int], rows: Sequence[_Row], width: int) -> list[list[int]]:
+    """The layers that stand side by side: all of them, or as many as a compact grid has room for."""
+    labels = sum(1 + max(len(text) for text in (label, *(row[i] for row in rows))) for i, label in enumerate(_LABELS))
+    cell = 1 + max(map(len, [*map(str, layers), *(text for row in rows for text in row[3].values())]))
+    size = max(1, (width - labels) // cell)
+    return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
+
+
+def _grid(layers: Sequence[int], rows: Sequence[_Row], *, compact: bool) -> RichTable:
+    grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, padding=0) if compact else RichTable()
+    for label in _LABELS:
+        grid.add_column(label, no_wrap=True)
+    for layer in layers:
+        grid.add_column(str(layer), justify="right", no_wrap=True)
+    for number, (role, component, severed, cells) in enumerate(rows):
+        grid.add_row(role, component, severed, *(cells.get(layer, "") for layer in layers))
+        if number + 1 < len(rows) and rows[number + 1][0] != role:
+            grid.add_section()
+    return grid

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
 from . import options
 from .results import kept
+from .screen import Console
+
+MOST_LAYERS, MOST_SIGMAS, MOST_DRAWS = 1000, 1000.0, 100_000
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
@@ -35,10 +37,21 @@ def trace(
     relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
     kinds: Annotated[str, typer.Option(help="What to restore, comma-separated: resid,mlp,attn.")] = "resid,mlp,attn",
     severed: Annotated[str, typer.Option(help="What to sever while the residual is restored: mlp,attn.")] = "mlp,attn",
-    window: Annotated[int | None, typer.Option(min=1, help="Layers restored at once; default by depth.")] = None,
-    sigmas: Annotated[float, typer.Option(min=0.0, help="Noise in standard deviations of token embeddings.")] = 3.0,
-    draws: Annotated[int, typer.Option(min=1, help="Noise draws per prompt; fewer than 10 are few.")] = 10,
-    reference: Annotated[bool, typer.Option("--reference", help="Reproduce the published implementation.")] = False,
+    window: Annotated[
+        int | None, typer.Option(min=1, max=MOST_LAYERS, help="Layers restored at once; default by depth.")
+    ] = None,
+    sigmas: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=MOST_SIGMAS, callback=options.finite, help="Noise in standard deviations of token embeddings."
+        ),
+    ] = 3.0,
+    draws: Annotated[
+        int, typer.Option(min=1, max=MOST_DRAWS, help="Noise draws per prompt; fewer than 10 are few.")
+    ] = 10,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Reproduce the published implementation, with its own noise.")
+    ] = False,
     seed: options.Seed = 0,
     out: options.Out = Path("trace"),
     device: options.Device = None,
@@ -50,6 +63,7 @@ def trace(
     ] = "auto",
     chat: options.Chat = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the run costs, and stop.")] = False,
+    skip_bad: options.SkipBad = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Causal tracing: corrupt the subject, restore one site at a time, see what brings the answer back.
@@ -74,17 +88,18 @@ def trace(
     from ..patching.traces.run_directory import NAMES
     from ..runs.ranks import Ranks
 
+    _check(engine, kinds=_words(kinds), severed=_words(severed), out=out)
     if not explain:
         OutFolder(out).check(*NAMES, *_FILES)
+    prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed, skip_bad=skip_bad)
     loaded = options.load_model(model, device, dtype, threads)
-    prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed)
     prompts = [loaded.chat(fact) for fact in prompts] if chat else prompts
     plan = patching.plan(
         loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
-        seed=seed, reference=reference, engine=engine, memory=memory,
+        seed=0 if reference else seed, reference=reference, engine=engine, memory=memory,
     )  # fmt: skip
     if explain:
-        Console(soft_wrap=True).print(str(plan.timed()), highlight=False, markup=False)
+        Console().print(str(plan.timed()))
         return
     table = patching.run_plan(plan, out=out, progress=not quiet)
     if Ranks.current().is_first:
@@ -98,7 +113,7 @@ def report(table: Table, out: Path, *, seed: int = 0) -> None:
     from ..analysis.plots.style import save_figure
     from .printing import print_effects
 
-    console = Console(soft_wrap=True)
+    console = Console()
     folder, files = OutFolder(out), ["table.parquet"]
     folder.claim(*_FILES)
     if len(table.prompts) > 1:
@@ -115,8 +130,8 @@ def report(table: Table, out: Path, *, seed: int = 0) -> None:
         print_effects(console, effects, totals)
     save_figure(analysis.plot_prompt(table, table.prompts[0]), folder / _PROMPT)
     for finding in analysis.diagnose(table):
-        console.print(f"note: {finding.sentence}", highlight=False, markup=False)
-    console.print(f"written to {out}: {', '.join([*files, _PROMPT])}", highlight=False)
+        console.print(f"note: {finding.sentence}")
+    console.print(f"written to {out}: {', '.join([*files, _PROMPT])}")
 
 
 def _prompts(
@@ -127,17 +142,40 @@ def _prompts(
     limit: int | None,
     relation: str | None,
     seed: int,
+    *,
+    skip_bad: bool,
 ) -> list[Fact]:
     from ..facts.prompts import Fact, Prompt
 
     if (facts is None) == (prompt is None):
         raise UsageError("give either a fact file (or `atlas`) or --prompt with --subject, and not both")
+    one = {"--subject": subject, "--answer": answer}
+    many = {"--limit": limit, "--relation": relation, "--skip-bad": skip_bad or None}
+    given = [option for option, value in (one if prompt is None else many).items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} belongs to {'--prompt' if prompt is None else 'a fact file'}, and there is none; leave it out"
+        )
     if facts is not None:
-        return options.choose_facts(facts, limit, relation, seed)
+        return options.choose_facts(facts, limit, relation, seed, skip_bad=skip_bad)
     if subject is None or prompt is None:
         raise UsageError("--prompt needs --subject: the words that fill its {}")
     return [Fact(Prompt(prompt, subject, answer))]
 
 
+def _check(engine: str, *, kinds: list[str], severed: list[str], out: Path) -> None:
+    """Look at what is to be traced, and how, before anything is read."""
+    from ..patching.algebra.recipes import check_words
+    from ..patching.traces.options import ENGINES
+
+    check_words(kinds, severed)
+    if not kinds and not severed:
+        raise UsageError("there is nothing to trace: --kinds and --severed are both empty")
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}; choose {', '.join(ENGINES)}")
+    if out.suffix == ".parquet":
+        raise UsageError(f"--out is the folder of a run, not a file; give a folder in place of {str(out)!r}")
+
+
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))

@@ -30,13 +30,17 @@ def read_text_file(
     path, given = Path(source), 0
     faults: list[str] = []
     documents = _json_lines(path, hint) if path.suffix == ".jsonl" else _paragraphs(path, hint)
-    for text, fault in documents:
-        if fault:
-            faults.append(fault if len(faults) < NAMED else "")
-            continue
-        given += 1
-        if skip_bad or not faults:
-            yield text
+    try:
+        for text, fault in documents:
+            if fault:
+                faults.append(fault if len(faults) < NAMED else "")
+                continue
+            given += 1
+            if skip_bad or not faults:
+                yield text
+    except GeneratorExit:  # whoever reads has enough; what was left out so far is said all the same
+        refuse(faults, given + len(faults), source, "texts read", skip_bad=True)
+        raise
     refuse(faults, given + len(faults), source, "texts", skip_bad=skip_bad)
     if not given:
         raise UsageError(f"there is no text in {str(source)!r}")

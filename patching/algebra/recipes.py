@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ...errors import UsageError
 from ...given import Names, names_of
 from .positions import every, here, subject
@@ -16,6 +18,18 @@ SEVERED = {"mlp": mlp, "attn": attn, "cross_attn": cross_attn}
 def default_window(n_layers: int) -> int:
     """Layers restored at once: the published 10 of GPT-2 XL's 48, in proportion, and at least 3."""
     return max(3, round(n_layers * 10 / 48))
+
+
+def check_words(kinds: Collection[str], severed: Collection[str]) -> None:
+    """Look at what is to be restored and severed, before a model is there.
+
+    Raises:
+        UsageError: an unknown word.
+    """
+    for name, known in ((kinds, KINDS), (severed, SEVERED)):
+        for word in name:
+            if word not in known:
+                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
 
 
 def causal_tracing(
@@ -44,10 +58,7 @@ def causal_tracing(
         UsageError: an unknown kind.
     """
     restored, cut = names_of(kinds, "kinds"), names_of(severed, "severed")
-    for words, known in ((restored, KINDS), (cut, SEVERED)):
-        for word in words:
-            if word not in known:
-                raise UsageError(f"{word!r} cannot be traced here; choose among {', '.join(known)}")
+    check_words(restored, cut)
     base = corrupt(embed @ subject, noise)
     programs = []
     for kind in restored:

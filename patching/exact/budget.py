@@ -5,6 +5,7 @@ Bytes are estimated from the model's shape; PyTorch's own overhead and the table
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -30,10 +31,10 @@ def parse_bytes(text: str | int) -> int:
         UsageError: no such amount, or not above 0.
     """
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    amount = 0 if found is None else int(float(found[1]) * _UNITS[found[2]])
-    if amount <= 0:
+    amount = 0.0 if found is None else float(found[1]) * _UNITS[found[2]]
+    if not 1 <= amount < math.inf:
         raise UsageError(f"{text!r} is no amount of memory; write 500MB or 2GB, for example")
-    return amount
+    return int(amount)
 
 
 @dataclass(frozen=True, eq=False)

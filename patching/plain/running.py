@@ -80,7 +80,7 @@ class Result:
         """Mean over draws of P(answer) in the patched run minus that in the corrupted run."""
         return float((self.patched.prob - self.corrupted.prob).mean())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:  # as a person reads it: also where a notebook shows it, or a debugger
         rows = [("clean", self.clean), ("corrupted", self.corrupted), ("patched", self.patched)]
         lines = [
             f"{self.prompt.text!r} -> {self.answer!r} (foil {self.foil!r})",

@@ -83,16 +83,17 @@ class CausalTracing:
         width = default_window(model.n_layers) if window is None else window
         return causal_tracing(noise, width, kinds=self.kinds, severed=self.severed, severed_noise=other)
 
-    def check_beside_programs(self, *, reference: bool) -> None:
-        """They mean nothing beside programs, so they are refused rather than ignored.
+    def check_beside_programs(self, how: Tracing) -> None:
+        """They mean nothing beside programs, nor does a seed, so they are refused rather than ignored.
 
         Raises:
             UsageError: one of them is not the default.
         """
-        if reference:
+        if how.reference:
             raise UsageError("reference=True brings its own programs; give programs or reference=True, not both")
         default = CausalTracing()
         changed = [one.name for one in fields(self) if getattr(self, one.name) != getattr(default, one.name)]
+        changed += ["seed"] if how.seed else []
         if changed:
             raise UsageError(
                 f"{', '.join(changed)} would have no effect: the programs given say what is restored and which noise "
@@ -105,7 +106,7 @@ class Tracing:
     """How a trace is run.
 
     Args:
-        seed: of the noise.
+        seed: of the noise; programs that are given, and the published rule (`reference`), bring their own.
         reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
             prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
             come from another draw than the run they are put into.
@@ -129,4 +130,6 @@ class Tracing:
         object.__setattr__(self, "seed", seed_of(self.seed))
         if self.engine not in ENGINES:
             raise UsageError(f"there is no engine {self.engine!r}; choose auto, exact or plain")
+        if self.reference and self.seed:
+            raise UsageError("reference=True draws the published noise, which has a seed of its own; leave seed= out")
         check_foil(self.foil)

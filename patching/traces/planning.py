@@ -72,7 +72,7 @@ class Plan:
         refused = next(iter(self.plain.values()), None) if len(self.plain) == len(self.programs) else None
         return replace(self, groups=_groups(self, groups, refused))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [*(str(program) for program in self.programs), str(self.price)]
         lines += [f"plainly, one forward per cell: {program} ({reason})" for program, reason in self.plain.items()]
         if self.seconds is not None:
@@ -100,7 +100,7 @@ def plan(
         chosen = wanted.programs(model, asked_prompts, how)
     else:
         chosen = [check_program(one) for one in ([programs] if isinstance(programs, Program) else programs)]
-        wanted.check_beside_programs(reference=how.reference)
+        wanted.check_beside_programs(how)
     _check_programs(chosen, reference=how.reference)
     budget = Budget.of(model, how.memory)
     refused = _refused(model, how.engine)

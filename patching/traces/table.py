@@ -48,6 +48,12 @@ class Table:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def __repr__(self) -> str:
+        restored = ", ".join(name for name in dict.fromkeys(self.frame["component"]) if name)
+        called = f" of {self.meta['model']}" if "model" in self.meta else ""
+        what = f"{len(self.prompts)} prompts, restored {restored or 'nothing'}"
+        return f"Table({len(self)} rows{called}: {what}; see .frame and .meta)"
+
     @property
     def prompts(self) -> list[str]:
         """Names of the prompts, in the order in which they were given."""
