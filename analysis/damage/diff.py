@@ -92,7 +92,7 @@ def _scores(
             found.append(together.iloc[start : start + len(answers)].reset_index(drop=True))
             start += len(answers)
         else:
-            with edit.on(model):
+            with model.alone(), edit.on(model):
                 found.append(score_rows(model, rows.only(answers), batch_size=batch_size))
     return before, found
 

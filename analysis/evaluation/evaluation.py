@@ -73,7 +73,7 @@ def evaluate_edit(
         are absent.  See `metric_table` for the definitions.
     """
     unedited = ask_facts(model, [fact], batch_size=batch_size) if before is None else before
-    with edit.on(model):
+    with model.alone(), edit.on(model):
         edited = ask_facts(model, [fact], batch_size=batch_size)
     long = record_metrics(unedited, edited, [fact])
     stages = {

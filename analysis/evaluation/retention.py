@@ -133,7 +133,7 @@ def retention(
         for step in steps:
             count = edited_by[step]
             known, edit = everything[:count], edits[step]
-            with edit.on(model) if edit is not None else nullcontext():
+            with model.alone(), edit.on(model) if edit is not None else nullcontext():
                 answers = ask_facts(model, known, metrics, batch_size=batch_size)
                 if texts is not None:
                     perplexities.append((step, count, perplexity_of(score_rows(model, texts))))

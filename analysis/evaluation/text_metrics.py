@@ -143,7 +143,7 @@ def _plain_texts(model: Model, prompts: Texts, sampling: Sampling) -> Texts:
 
 def _edited_texts(model: Model, editor: Editor, prompts: Texts, unedited: Texts, sampling: Sampling) -> Texts:
     if isinstance(editor, Applicable):
-        with editor.on(model):
+        with model.alone(), editor.on(model):
             return _plain_texts(model, prompts, sampling)
     found = list(unedited)  # stays so where there is no edit
     carried = {i: edit for i, edit in enumerate(editor) if carried_by_rows(edit)}
@@ -155,7 +155,7 @@ def _edited_texts(model: Model, editor: Editor, prompts: Texts, unedited: Texts,
             found[i] = of_fact
     for i, edit in enumerate(editor):
         if i not in carried and not isinstance(edit, Failed):
-            with edit.on(model):
+            with model.alone(), edit.on(model):
                 found[i] = generate(model, prompts[i], sampling)
     return found
 
@@ -164,7 +164,7 @@ def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float
     """Of the unedited model, and under each edit (of one edit of all facts, one number)."""
     before = perplexity_of(score_rows(model, rows))
     if isinstance(editor, Applicable):
-        with editor.on(model):
+        with model.alone(), editor.on(model):
             return before, [perplexity_of(score_rows(model, rows))]
     found = [before] * len(editor)  # stays so where there is no edit
     carried = {i: edit for i, edit in enumerate(editor) if carried_by_rows(edit)}
@@ -176,7 +176,7 @@ def _perplexities(model: Model, editor: Editor, rows: AnswerRows) -> tuple[float
             found[i] = perplexity_of(scores.iloc[number * texts : (number + 1) * texts])
     for i, edit in enumerate(editor):
         if i not in carried and not isinstance(edit, Failed):
-            with edit.on(model):
+            with model.alone(), edit.on(model):
                 found[i] = perplexity_of(score_rows(model, rows))
     return before, found
 

@@ -91,12 +91,12 @@ def ask_under_edits(
         if isinstance(edit, Failed):
             parts[e].append(unedited.loc[answers[i]])
         elif not carried_by_rows(edit):
-            with edit.on(model):
+            with model.alone(), edit.on(model):
                 scores = score_rows(model, rows.only(answers[i]), batch_size=batch_size)
             parts[e].append(scores.set_axis(answers[i]))
     for e, made in enumerate(editors):
         if isinstance(made, Applicable):
-            with made.on(model):
+            with model.alone(), made.on(model):
                 parts[e].append(score_rows(model, rows, batch_size=batch_size))
     return [answer_frame(asked, scores) for scores in (unedited, *(pd.concat(part).sort_index() for part in parts))]
 

@@ -91,7 +91,7 @@ def _edit_once(
     try:
         edit = make_edit(fact, layer)
         seconds = time.perf_counter() - started
-        with edit.on(model):
+        with model.alone(), edit.on(model):
             after = ask_facts(model, [fact], batch_size=batch_size)
     except UsageError:
         raise  # the input is wrong for every record; nothing is learnt by going on
