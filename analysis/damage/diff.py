@@ -14,7 +14,7 @@ from ...runs.progress import progress_bar
 from ..evaluation.answer_rows import AnswerRows
 from ..evaluation.row_scoring import score_under_edits
 from ..evaluation.scoring import score_rows
-from ..evaluation.under_edits import carried_by_rows
+from ..evaluation.under_edits import asked_under, carried_by_rows
 from .known_facts import Edits, facts_of_edits, kin_of, made_edits, requests_of
 
 NEW_TARGET = "the edit's object"
@@ -92,7 +92,7 @@ def _scores(
             found.append(together.iloc[start : start + len(answers)].reset_index(drop=True))
             start += len(answers)
         else:
-            with edit.on(model) as asked_model:
+            with asked_under(edit, model) as asked_model:
                 rows_asked = rows.of_model(asked_model, answers)
                 found.append(score_rows(asked_model, rows_asked, batch_size=batch_size))
     return before, found

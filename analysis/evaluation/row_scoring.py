@@ -8,7 +8,7 @@ entered there is tried on the first rows; one that cannot is run whole for every
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -108,11 +108,8 @@ class _Upper:
             fired.append(True)
             return states
 
-        hooks: list[tuple[str | Callable[..., object], Callable[..., object]]] = [(self._hook, enter)]
-        with torch.no_grad():
-            logits: Tensor = self._model.bridge.run_with_hooks(
-                ids.to(self._model.device), fwd_hooks=hooks, use_cache=False, logits_to_keep=keep
-            )
+        hooks = [(self._hook, enter)]
+        logits: Tensor = self._model.forward(ids, hooks, use_cache=False, logits_to_keep=keep)
         if len(fired) != 1:
             raise MechinterpError(
                 f"the hook point {self._hook!r} of {self._model.name} fired {len(fired)} times, not 1"

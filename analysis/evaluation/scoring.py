@@ -63,7 +63,7 @@ def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.Da
     read = _answers_of(rows)
     for batch, keep in rows.batches(batch_size):
         ids = torch.tensor([rows.ids[row] for row in batch])
-        with asking(model, rows.prompts(batch)):
+        with model.alone(), asking(model, rows.prompts(batch)):
             logits = model.logits(ids, keep=keep)
         sheet.enter(logits, [(answer, i) for i, row in enumerate(batch) for answer in read[row]])
     return sheet.frame()

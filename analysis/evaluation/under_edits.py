@@ -52,8 +52,11 @@ def carried_by_rows(edit: object) -> TypeGuard[Edit]:
 
 @contextmanager
 def asked_under(edit: Applicable, model: Model) -> Iterator[Model]:
-    """The model to be asked while an edit is on: what its `on` yields, or the model where that yields nothing."""
-    with edit.on(model) as yielded:
+    """The model to be asked while an edit is on: what its `on` yields, or the model where that yields nothing.
+
+    Other threads that run the model wait meanwhile: they would be answered by the edited one.
+    """
+    with model.alone(), edit.on(model) as yielded:
         yield yielded if isinstance(yielded, Model) else model
 
 

@@ -139,7 +139,7 @@ class ManyFacts(Editor[B]):
         edit wrote at, layer by layer.
         """
         hooks = {layer: job.model.layout.key_hook(layer) for layer in edit.layers}
-        with edit.on(job.model):
+        with job.model.alone(), edit.on(job.model):
             read = read_at_subjects(job.model, job.requests, job.contexts, list(hooks.values()))
         new = {layer: context_mean(read[hook], job.hparams.context_mean) for layer, hook in hooks.items()}
         return (job.supplies.past or PastKeys()).joined(new)

@@ -82,8 +82,8 @@ def added(model: Model, edits: Mapping[str, Places]) -> Iterator[None]:
 
 @contextmanager
 def draft(model: Model, factors: Mapping[int, Factors]) -> Iterator[None]:
-    """Changes of down-projections that are tried and belong to no edit yet."""
-    with added(model, {"draft": {(DOWN, layer): change for layer, change in factors.items()}}):
+    """Changes of down-projections that are tried and belong to no edit yet; other threads must not see them."""
+    with model.alone(), added(model, {"draft": {(DOWN, layer): change for layer, change in factors.items()}}):
         yield
 
 

@@ -47,7 +47,7 @@ class Undo:
                     f"baked (hash {short(found)}, it left {short(written)}); undo later edits first, the "
                     "last one before the others"
                 )
-        with torch.no_grad():
+        with self._model.alone(), torch.no_grad():
             for place, before in self._backup.items():
                 self._model.layout.mlp_matrix(*place).copy_(before)
         for place, before in self._backup.items():
@@ -72,7 +72,7 @@ def bake(change: WeightChange, model: Model) -> Undo:
         finer = torch.promote_types(weight.dtype, delta.dtype)
         backup[place] = weight.detach().clone()
         edited[place] = (weight.detach().to(finer) + delta.to(weight.device, finer)).to(weight.dtype)
-    with torch.no_grad():
+    with model.alone(), torch.no_grad():
         for place, weight in edited.items():
             model.layout.mlp_matrix(*place).copy_(weight)
     return Undo(model, backup, {place: tensor_hash(weight) for place, weight in edited.items()})

@@ -200,7 +200,8 @@ class Edit:
     def on(self, model: Model, *, force: bool = False) -> Iterator[Model]:
         """Apply the edit for the length of a block; the weights stay as they are.
 
-        Edits nest and add up.  They are taken off again when the block ends, by an exception too.
+        Edits nest and add up.  They are taken off again when the block ends, by an exception too.  They act on the
+        model, and so for all threads that run it meanwhile.
 
         Args:
             model: the model.

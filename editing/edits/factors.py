@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...models.door import in_own_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ class Factors:
     @property
     def dense(self) -> Float[Tensor, "d_in d_out"]:
         """ΔW itself."""
-        return self.u.T @ self.v
+        with in_own_precision():
+            return self.u.T @ self.v
 
     def to(self, dtype: torch.dtype) -> Factors:
         """The same change in another precision."""

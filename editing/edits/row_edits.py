@@ -76,6 +76,8 @@ class RowEdits:
     def on(self, model: Model, *, force: bool = False) -> Iterator[RowEdits]:
         """Let the rows of every forward in this block carry their edits; say which with `rows`.
 
+        Other threads that run the model wait until the block ends.
+
         Args:
             model: the model; edits that are on stay on under all rows.
             force: apply edits to other weights than they were made for.
@@ -86,6 +88,7 @@ class RowEdits:
         """
         self.check(model, force=force)
         with ExitStack() as stack:
+            stack.enter_context(model.alone())
             stack.callback(self._forget)
             for place in self._places:
                 projection = model.layout.mlp_projection(*place)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import MechinterpError
+from ...models.door import plainly
 from ...models.layout import DOWN
 from ...models.model import Model
 from ...patching.plain.executor import forward
@@ -100,6 +101,7 @@ class Course:
     steps: int
 
 
+@plainly(grad=False)
 def descend(
     model: Model,
     edits: Sequence[Sequence[EditRequest]],
@@ -189,7 +191,7 @@ def _evaluate(
     sums = {layer: torch.zeros_like(delta) for layer, delta in deltas.items()} if grad else {}
     found = []
     for rows in parts:
-        with _carried(model, leaves), torch.set_grad_enabled(grad):
+        with model.alone(), _carried(model, leaves), plainly(grad=grad):
             nll = rows.nll(forward(model, rows.batch.ids, keep=rows.keep, grad=grad, past=rows.batch.given).logits)
             found.append(nll.detach())
             if grad:

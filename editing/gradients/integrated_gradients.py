@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...facts.prompts import Prompt
+from ...models.door import plainly
 from ...models.model import Model
 from ...patching.plain.executor import HookWrite, forward
 from ...patching.plain.metrics import log_softmax
@@ -25,6 +26,7 @@ _MAX_ROWS = 256
 """Rows per forward: each is one step of one layer."""
 
 
+@plainly(grad=True)
 def integrated_gradients(
     model: Model,
     prompt: Prompt,
@@ -64,10 +66,9 @@ def integrated_gradients(
         for number in layer.unique().tolist():
             here = (layer == number).nonzero()[:, 0]
             writes.append(HookWrite(hooks[number], here, places[token[here]], scaled[here]))
-        with torch.enable_grad():
-            ids = rows.batch.ids.expand(len(layer), -1)
-            logits = forward(model, ids, writes, keep=rows.keep, grad=True).logits
-            at = log_softmax(logits[torch.arange(len(layer), device=logits.device), places[token] - shift])
-            prob = at.gather(-1, tokens[token][:, None]).exp().sum()
+        ids = rows.batch.ids.expand(len(layer), -1)
+        logits = forward(model, ids, writes, keep=rows.keep, grad=True).logits
+        at = log_softmax(logits[torch.arange(len(layer), device=logits.device), places[token] - shift])
+        prob = at.gather(-1, tokens[token][:, None]).exp().sum()
         gradients.index_put_((layer, token), torch.autograd.grad(prob, scaled)[0], accumulate=True)
     return (keys * gradients / steps).mean(1)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from ...models.door import plainly
 from ...models.layout import KEY, VALUE
 from ...models.model import Model
 from ...patching.plain.executor import HookWrite, forward
@@ -37,6 +38,7 @@ class Signals:
         return torch.cat([self.keys, self.gradients], 1).double()
 
 
+@plainly(grad=True)
 def signals_of(model: Model, requests: Sequence[EditRequest], layers: Sequence[int]) -> list[dict[int, Signals]]:
     """The signals of each request, all layers from one forward and one backward over many requests.
 
@@ -58,9 +60,8 @@ def signals_of(model: Model, requests: Sequence[EditRequest], layers: Sequence[i
         hooks = [model.layout.hook(VALUE, layer) for layer in layers]
         writes = [HookWrite(hook, row, places, zeros[i], add=True) for i, hook in enumerate(hooks)]
         reads = [model.layout.hook(KEY, layer) for layer in layers]
-        with torch.enable_grad():
-            out = forward(model, rows.batch.ids, writes, reads, keep=rows.keep, grad=True)
-            gradients = torch.autograd.grad(-rows.log_probs(out.logits).sum(), zeros)[0]
+        out = forward(model, rows.batch.ids, writes, reads, keep=rows.keep, grad=True)
+        gradients = torch.autograd.grad(-rows.log_probs(out.logits).sum(), zeros)[0]
         keys = torch.stack([out.cache[read][row, places].detach().to(zeros.dtype) for read in reads])
         for i in range(len(some)):
             here = row == i

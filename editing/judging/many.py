@@ -66,7 +66,7 @@ def judge_batch(
     before = _completions(model, requests)
     neutral = [Prompt(bounds.template, request.subject) for request in requests]
     essence = None
-    with change.on(model) as asked:
+    with model.alone(), change.on(model) as asked:
         after = _completions(asked, requests)
         edited = _neutral(asked, neutral) if bounds.essence is not None else None
     if edited is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from ...errors import MechinterpError
-from ...models.model import Model
+from ...models.model import Hook, Model
 from ...models.stacks import DECODER
 
 
@@ -49,12 +49,11 @@ def text_keys(
     def take(layer: int, activation: Tensor) -> None:
         found[layer] = activation.detach()[mask]
 
-    hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = [
+    hooks: list[Hook] = [
         (model.layout.key_hook(layer), lambda activation, hook, layer=layer: take(layer, activation))
         for layer in layers
     ]
-    with torch.no_grad():
-        model.bridge.run_with_hooks(padded.to(model.device), fwd_hooks=hooks, **model.arguments(**more))
+    model.forward(padded, hooks, **model.arguments(**more))
     if sorted(found) != list(layers):
         raise MechinterpError(
             f"the keys of {model.name} could not be read: the hook of a layer in {list(layers)} never fired"

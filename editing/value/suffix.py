@@ -100,7 +100,7 @@ class Suffix:
         if changes is not None:
             writes = [self.batch.add_at_subject(hook, changes[:, i]) for i, hook in enumerate(self.hooks)]
         entering = (self.entering, None) if self.as_tuple else self.entering
-        with _stepped_over(model, 0 if self.entering is None else self.start, entering):
+        with model.alone(), _stepped_over(model, 0 if self.entering is None else self.start, entering):
             return forward(model, self.batch.ids, writes, reads, keep=keep, grad=grad, past=self.past)
 
     def of_rows(self, rows: Int[Tensor, " kept"]) -> Suffix:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
+from ...models.door import plainly
 from ...models.layout import VALUE
 from ...models.model import Model
 from ...runs.progress import progress_bar
@@ -92,6 +93,7 @@ class Value:
         return self.v0 + self.delta
 
 
+@plainly(grad=False)
 def values_of(
     model: Model,
     requests: Sequence[EditRequest],
@@ -180,7 +182,7 @@ def _optimise(
     here, alive = list(range(len(requests))), reading
     for steps in range(hparams.steps + 1):
         delta.requires_grad_(True)
-        with torch.enable_grad():
+        with plainly(grad=True):
             terms = rows.terms(delta, alive)
             total = terms[0] + terms[1] + terms[2]
         table = torch.stack([total, *terms], 1).detach().tolist()
@@ -188,7 +190,10 @@ def _optimise(
             losses[i].append(_checked(LossTerms(*figures), requests[i], steps, hparams))
         stopped = [losses[i][-1].total < hparams.stop_loss or losses[i][-1].nll < hparams.stop_nll for i in here]
         going = torch.tensor([not stop and steps < hparams.steps for stop in stopped], device=delta.device)
-        gradient = torch.autograd.grad(total[going].sum(), delta)[0] if bool(going.any()) else torch.zeros_like(delta)
+        gradient = torch.zeros_like(delta)
+        if bool(going.any()):
+            with plainly(grad=True):
+                gradient = torch.autograd.grad(total[going].sum(), delta)[0]
         delta = delta.detach()
         for place, i in enumerate(here):
             if not going[place]:

@@ -23,7 +23,7 @@ def bridge_of(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, nam
             to something else.
     """
     hf_model.eval()
-    check_finite(hf_model, name)
+    check_weights(hf_model, name)
     check_one_dtype(hf_model, name)
     called = f"{name} ({type(hf_model).__name__})"
     plain = some_logits(hf_model, called)
@@ -32,12 +32,17 @@ def bridge_of(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, nam
     return bridge
 
 
-def check_finite(hf_model: torch.nn.Module, name: str) -> None:
-    """Refuse NaN and infinite weights.
+def check_weights(hf_model: torch.nn.Module, name: str) -> None:
+    """Refuse NaN and infinite weights, and those that can take part in no gradient.
 
     Raises:
         MechinterpError: which of them.
     """
+    if any(parameter.is_inference() for parameter in hf_model.parameters()):
+        raise MechinterpError(
+            f"the weights of {name} were made inside torch.inference_mode(), so they can neither be changed nor passed "
+            "by a gradient; make the model outside of it"
+        )
     for parameter, tensor in hf_model.state_dict().items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
             raise MechinterpError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import MechinterpError
 from .checkpoints import first_line
+from .door import settled
 from .placement import device_of
 from .stacks import is_encoder_decoder
 
@@ -39,7 +40,7 @@ def some_logits(hf_model: Any, name: str) -> Float[Tensor, "pos vocab"]:
     ids = ids.to(device_of(hf_model))
     more = {"decoder_input_ids": ids.flip(1)} if is_encoder_decoder(hf_model) else {}
     try:
-        with torch.no_grad():
+        with settled(hf_model):
             logits: Tensor = hf_model(ids, use_cache=False, **more).logits[0]
     except torch.OutOfMemoryError:
         raise

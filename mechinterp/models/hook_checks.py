@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import layout as names
+from .door import settled
 from .layout import Layout
 from .stacks import DECODER, ENCODER
 
@@ -34,7 +35,7 @@ def run(layout: Layout, ids: Tensor, hooks: Sequence[Hook], *, keep: int = 0) ->
     if layout.stack:
         given = {ENCODER: (ids, fixed[:, :1]), DECODER: (fixed, ids)}[layout.stack]
         ids, more = given[0], {"decoder_input_ids": given[1]}
-    with torch.no_grad():
+    with settled(layout.bridge):
         logits: Tensor = layout.bridge.run_with_hooks(ids, fwd_hooks=[*hooks], use_cache=False, **more)
     return logits[:, -keep:]
 

@@ -15,9 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import atlas
 from ..errors import MechinterpError, UsageError
-from .bridging import bridge_of, check_finite
+from .bridging import bridge_of, check_weights
 from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
+from .door import plainly
 from .footprint import check_fits
 from .given import check_tokenizer, unwrapped
 from .layout import Layout
@@ -27,6 +28,7 @@ from .preflight import preflight
 from .stacks import decoder_start, stack_of
 
 
+@plainly(grad=False)
 def load(
     source: str | Path | PreTrainedModel | TransformerBridge,
     *,
@@ -122,7 +124,7 @@ def _from_bridge(
         raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
     config: Any = bridge.original_model.config
     called = name or str(config.name_or_path) or type(bridge.original_model).__name__
-    check_finite(bridge.original_model, called)
+    check_weights(bridge.original_model, called)
     return _finish(bridge, tokenizer, called, stack, decoder_prefix)
 
 

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +25,7 @@ from ..facts.prompts import Fact, Prompt, Question, prompt_of
 from ..facts.words import check_text
 from ..given import Wholes, wholes
 from ..runs.hashing import tensor_bytes
+from .door import lock_of, modules_of, plainly, settled
 from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
@@ -32,6 +34,8 @@ Framing = Callable[[str], str]
 """Gives what is put around some words that a model is asked: a template with `{}` in the place of the words."""
 
 Framed = TypeVar("Framed", str, Prompt, Question)
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""The name of a hook point, or what chooses some by name, and what is done there."""
 
 _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 """Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
@@ -115,15 +119,19 @@ class Model:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Within the block nobody writes to the weights: the fingerprint is taken once and not at every question."""
-        if self.bridge in _unchanged:
-            yield
-            return
-        _unchanged[self.bridge] = ""
-        try:
-            yield
-        finally:
-            del _unchanged[self.bridge]
+        """Within the block this thread works with the model alone (see `door.py`), and does not write to the weights.
+
+        The fingerprint is taken once and not at every question.
+        """
+        with self.alone(), plainly(grad=False):
+            if self.bridge in _unchanged:
+                yield
+                return
+            _unchanged[self.bridge] = ""
+            try:
+                yield
+            finally:
+                del _unchanged[self.bridge]
 
     @property
     def is_unchanged(self) -> bool:
@@ -231,6 +239,7 @@ class Model:
         tokenised = spans.tokenise(self.tokenizer, prompt, for_encoder=bool(self.layout.stack))
         if self.layout.stack == DECODER:
             tokenised = replace(tokenised, decoder=spans.first_tokens(self.tokenizer, prompt, self.start))
+        self.check_rows((*tokenised.ids, *tokenised.answer_ids))
         length = len(tokenised.ids) + max(0, len(tokenised.answer_ids) - 1)
         if length > self.n_ctx:
             raise UsageError(
@@ -247,8 +256,14 @@ class Model:
             answer: the words.
 
         Raises:
-            UsageError: a text or an answer with blanks around it, or one the vocabulary cannot spell.
+            UsageError: a text or an answer with blanks around it, or one the vocabulary cannot spell, or for a token of
+                which the model has no row.
         """
+        found = self._continuation(text, answer)
+        self.check_rows(found.ids)
+        return found
+
+    def _continuation(self, text: str | Prompt | Question | Fact, answer: str) -> Continuation:
         if self.is_encoder_decoder:
             return lone_answer(self.tokenizer, answer)
         if isinstance(text, str):
@@ -279,9 +294,58 @@ class Model:
         Raises:
             MechinterpError: an encoder-decoder without decoder tokens.
         """
-        with torch.no_grad():
-            out: Tensor = self.bridge(ids.to(self.device), **self.arguments(keep, decoder_ids=decoder_ids))
+        out: Tensor = self.forward(ids, **self.arguments(keep, decoder_ids=decoder_ids))
         return out[:, -keep:]
+
+    def forward(
+        self,
+        given: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        hooks: Sequence[Hook] = (),
+        *,
+        grad: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        """A forward of the bridge: every one of this project goes through here, and so through the door (`door.py`).
+
+        Args:
+            given: tokens, or what enters the first layer.
+            hooks: hook points, and what is done there.
+            grad: record gradients (never those of parameters).
+            arguments: as `arguments` makes them, and TransformerLens' own.
+
+        Raises:
+            UsageError: tokens for which the model has no row.
+        """
+        if not given.is_floating_point() and given.numel():
+            self.check_rows([int(given.min()), int(given.max())])
+        with settled(self.bridge, self._modules, grad=grad):
+            return self.bridge.run_with_hooks(given.to(self.device), fwd_hooks=[*hooks], **arguments)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block no other thread runs this model: for several steps that belong together."""
+        with lock_of(self.bridge):
+            yield
+
+    @cached_property
+    def _modules(self) -> tuple[nn.Module, ...]:
+        """Looked up once: their modes are looked at before every forward."""
+        return modules_of(self.bridge)
+
+    def check_rows(self, ids: Sequence[int]) -> None:
+        """Refuse tokens that the tokenizer has and the embedding has not.
+
+        Raises:
+            UsageError: which one.
+        """
+        wrong = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+        if wrong is not None:
+            token = f"{self.decode([wrong])!r} (number {wrong})" if wrong >= 0 else f"number {wrong}"
+            raise UsageError(
+                f"{self.name} has {self.vocab_size} tokens, and no row for {token}, "
+                "which its tokenizer has: resize its embedding (resize_token_embeddings) and train it, or load it with "
+                "the tokenizer that it was trained with"
+            )
 
     def arguments(self, keep: int = 0, **given: Any) -> dict[str, Any]:
         """Keyword arguments of a forward of the bridge that wants logits of the last `keep` positions (0: all).

@@ -104,13 +104,12 @@ class Ends(Generic[Owner]):
 
         # One placeholder row passes the layers before; the rows themselves enter at the last.
         placeholder = torch.zeros(1, self.keep, self.model.d_model, dtype=stream.dtype, device=stream.device)
-        with torch.no_grad():
-            logits: Tensor = self.model.bridge.run_with_hooks(
-                placeholder,
-                fwd_hooks=[(self.model.layout.hook(RESID_PRE, last), enter)],
-                past_key_values=Cache(layers=[*layers, PrefixLayer(*ready, before)]),
-                logits_to_keep=self.keep,
-            )
+        logits: Tensor = self.model.forward(
+            placeholder,
+            [(self.model.layout.hook(RESID_PRE, last), enter)],
+            past_key_values=Cache(layers=[*layers, PrefixLayer(*ready, before)]),
+            logits_to_keep=self.keep,
+        )
         if fired != [last] or logits.shape[0] != len(stream):
             raise MechinterpError(f"{self.model.name}: the last layer was not entered; use engine='plain'")
         return owners, logits

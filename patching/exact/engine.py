@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
 from ...models.layout import ATTN, MLP, RESID, RESID_PRE
+from ...models.model import Hook
 from ..algebra.programs import Program
 from ..plain.jobs import Pair
 from ..plain.session import Session
@@ -28,8 +29,6 @@ from .column_jobs import ColumnJob
 from .columns import ColumnCell, Split
 from .ends import Ends, KeysReady, LastLayer
 from .prefix import PrefixLayer
-
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +180,7 @@ class _Column:
         model = self.model
         # A placeholder of one row: masks and rotary tables keep batch 1 and broadcast over the rows that join later.
         placeholder = torch.zeros(1, self.job.width, model.d_model, dtype=model.dtype, device=model.device)
-        with torch.no_grad():
-            logits: Tensor = model.bridge.run_with_hooks(
-                placeholder, fwd_hooks=hooks, logits_to_keep=self.job.keep, past_key_values=cache
-            )
+        logits: Tensor = model.forward(placeholder, hooks, logits_to_keep=self.job.keep, past_key_values=cache)
         return logits
 
     def _check(self, hooks: int, sound: bool) -> None:

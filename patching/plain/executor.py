@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError
 from ...models.asking import PromptEnds, asking
-from ...models.model import Model
+from ...models.model import Hook, Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def forward(
     """
     tape, cache = _Tape(), {}  # type: tuple[_Tape, dict[str, Tensor]]
     subtracted = dict.fromkeys(write.minus for write in writes if write.minus is not None)
-    hooks: list[tuple[str | Callable[..., Any], Callable[..., Any]]] = []
+    hooks: list[Hook] = []
     expected: Counter[str] = Counter()
     for index, write in enumerate(writes):
         hooks.append((write.hook, tape.writer(index, write)))
@@ -153,20 +153,14 @@ def forward(
         if not model.layout.has_hook(name):
             raise MechinterpError(f"{model.name} ({model.architecture}) has no hook point {name!r}")
     arguments = model.arguments(keep, **(past or {}))
-    parameters = [p for p in model.bridge.original_model.parameters() if p.requires_grad] if grad else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
     try:
-        with asking(model, prompts), torch.set_grad_enabled(grad):
-            logits = model.bridge.run_with_hooks(ids.to(model.device), fwd_hooks=hooks, **arguments)[:, -keep:]
+        with model.alone(), asking(model, prompts):
+            logits = model.forward(ids, hooks, grad=grad, **arguments)[:, -keep:]
     except torch.OutOfMemoryError as error:
         raise MechinterpError(
             f"out of memory in a forward of {ids.shape[0]} rows x {ids.shape[1]} tokens; "
             "lower max_tokens (--max-tokens)"
         ) from error
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
     for name, count in expected.items():
         if tape.fired[name] != count:
             raise MechinterpError(

@@ -72,12 +72,8 @@ def _sigma(model: Model, ids: list[int]) -> float:
             kept.append(exact(value))
             raise _Embedded
 
-        with torch.no_grad(), suppress(_Embedded):
-            model.bridge.run_with_hooks(
-                piece.to(model.device),
-                fwd_hooks=[(hook, keep)],
-                **model.arguments(decoder_ids=model.fed([model.start])),
-            )
+        with suppress(_Embedded):
+            model.forward(piece, [(hook, keep)], **model.arguments(decoder_ids=model.fed([model.start])))
         (values,) = kept
         count += values.numel()
         total += float(values.sum())
