@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from ...editing.edits.row_edits import RowEdits
-from ...errors import MechinterpError, UsageError
+from ...errors import UsageError
 from ...facts.words import check_text
 from ...given import seed_of, texts_of, whole
 from ...models.asking import PromptEnds
@@ -164,8 +164,6 @@ def _continue(
         prompts = PromptEnds(ends, going_on=new is not ids)
         past = {"past_key_values": cache, "use_cache": True}
         logits = forward(model, new, keep=1, past=past, prompts=prompts).logits[:, -1]
-        if not bool(torch.isfinite(logits).all()):
-            raise MechinterpError("the logits are not finite while the model writes; its weights or an edit are broken")
         best, token = logits.double().cpu().topk(min(sampling.top_k, logits.shape[-1]), dim=-1)
         below = best.softmax(-1).cumsum(-1)
         chance = torch.from_numpy(chances[:, written.shape[1]])[:, None]

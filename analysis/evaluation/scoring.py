@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 import torch
 
 from ...errors import UsageError
-from ...facts.prompts import Prompt, Question
+from ...facts.prompts import Fact, Prompt, Question, prompt_of
 from ...models.asking import asking
 from ...models.model import Model
 from .answer_rows import AnswerRows, Sheet
 
-Pair = tuple[str, str] | Question | Prompt
+Pair = tuple[str | Question | Prompt | Fact, str] | Question | Prompt
 """A text and its answer."""
 
 
@@ -22,8 +23,8 @@ def score_answers(model: Model, pairs: Iterable[Pair], *, batch_size: int = 64) 
 
     Args:
         model: the model, edited or not.
-        pairs: (text, answer), or questions and prompts with their answers; an answer gets its leading space where it
-            needs one.
+        pairs: (text, answer), where a prompt may be the text; or questions and prompts with their answers.  An answer
+            gets its leading space where it needs one.
         batch_size: rows per forward; changes memory and speed, never the numbers.
 
     Returns:
@@ -54,7 +55,10 @@ def _question(pair: object) -> Question:
         raise UsageError(
             f"{pair!r:.80} is no pair of a text and an answer; give a list such as [('Rome is in', 'Italy')]"
         )
-    return Question(*pair)
+    text, answer = pair
+    if isinstance(text, (Question, Prompt, Fact)):
+        return replace(text if isinstance(text, Question) else Question.of(prompt_of(text)), answer=answer)
+    return Question(text, answer)
 
 
 def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.DataFrame:

@@ -65,7 +65,7 @@ def leaderboard(
     entered = [contender(model, name, contest) for name in names]
     retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(by.names)})
     identity = Identity.of("evaluation", {
-        "model": model.fingerprint(), "facts": _digest(facts), "metrics": sorted(by.names), "seed": contest.seed,
+        "model": model.acting_fingerprint(), "facts": _digest(facts), "metrics": sorted(by.names), "seed": contest.seed,
         "texts": _digest(
             [list(by.texts), by.sampling, by.portability, by.references and by.references.fingerprint()]
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -156,5 +156,8 @@ def _whole(edit: Edit) -> Edit:
     """The same change in one part of no more rank than the matrix, so that a forward adds it in one go."""
     first = edit.parts[0].provenance
     requests = tuple(request for part in edit.parts for request in part.provenance.requests)
-    origin = Provenance(first.method, first.model, first.model_name, requests, on_top_of=first.on_top_of)
-    return Edit.of(edit.weights.compact(), replace(origin, versions=first.versions))
+    origin = Provenance(
+        first.method, first.model, first.model_name, first.model_dtype, requests, on_top_of=first.on_top_of,
+        versions=first.versions,
+    )  # fmt: skip
+    return Edit.of(edit.weights.compact(), origin)

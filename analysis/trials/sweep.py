@@ -63,7 +63,7 @@ def edit_by_layer(
     facts, at = facts_of(facts), model.layout.check_layers(layers)
     if not at:
         raise UsageError("there are no layers to edit at; give at least one")
-    fields = {"model": model.fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
+    fields = {"model": model.acting_fingerprint(), "settings": dict(settings or {}), "failed edits": "count as no edit"}
     journal = Journal(out, Identity.of("experiment", fields))
     asked_for = [(layer, _digest(fact)) for layer in at for fact in facts]
     with journal.opened(), progress_bar("editing facts", len(asked_for), shown=progress) as advance:

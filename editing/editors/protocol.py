@@ -252,6 +252,7 @@ class Editor(ABC, Generic[H]):
                 method=self.name,
                 model=job.model.fingerprint(),
                 model_name=job.model.name,
+                model_dtype=job.model.dtype_name,
                 requests=job.requests,
                 hparams=job.hparams.plain() | figures,
                 contexts=job.contexts,

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...models.guests import announced
 from ...models.layout import DOWN
 from ...models.model import Model
 from .factors import Factors
@@ -53,7 +54,8 @@ def noted(model: Model, edits: Mapping[str, Places]) -> Iterator[None]:
     here = _on.setdefault(model.layout.blocks, [])
     here.extend(entries)
     try:
-        yield
+        with announced(model.bridge, [f"edit {digest}" for digest in edits]):
+            yield
     finally:
         for entry in entries:
             here.remove(entry)

@@ -179,9 +179,9 @@ class Edit:
             origin = part.provenance
             if not force and found != origin.model:
                 raise UsageError(
-                    f"the edit {part} was made for {origin.model_name} (fingerprint "
-                    f"{short(origin.model)}), but the model at hand is {model.name} (fingerprint "
-                    f"{short(found)}); pass force=True to apply it all the same"
+                    f"the edit {part} was made for "
+                    f"{model.other_than(origin.model_name, origin.model, origin.model_dtype)}; pass force=True to "
+                    "apply it all the same"
                 )
             part.change.check(model, origin.model_name)
             if part.digest in active:

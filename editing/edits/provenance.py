@@ -22,6 +22,7 @@ class Provenance:
         method: the editor's name in `EDITORS`; or the name of whoever made the change.
         model: fingerprint of the weights it was made for.
         model_name: the model's name, for messages.
+        model_dtype: its dtype ("float32"), for messages.
         requests: what was asked for.
         hparams: the hyper-parameters, as plain values.
         contexts: the context templates the key and the value were averaged over.
@@ -35,6 +36,7 @@ class Provenance:
     method: str
     model: str
     model_name: str = ""
+    model_dtype: str = ""
     requests: tuple[EditRequest, ...] = ()
     hparams: dict[str, Any] = field(default_factory=dict)
     contexts: tuple[str, ...] = ()

@@ -17,7 +17,6 @@ from ...given import Wholes, texts_of
 from ...models.model import Model
 from ...runs.files import clear_aside, save_somewhere
 from ...runs.folder import OutFolder
-from ...runs.hashing import short
 from ...runs.ranks import ranks
 from .collection import Collecting, collected, one_model
 from .convergence import Convergence
@@ -77,7 +76,7 @@ def collect_moments(
         partial = None
         if folder is not None:
             if me.is_first:
-                _claim(folder, indices, fingerprint)
+                _claim(folder, indices, model, fingerprint)
             fields = {"layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
             partial = Partial(folder, {"model": fingerprint, **fields}, every=write_every)
         sums, complete = collected(model, texts, indices, asked, me, partial)
@@ -100,7 +99,7 @@ def names_of(layers: Sequence[int]) -> list[str]:
     return [FILE, *map(file_of, layers)]
 
 
-def _claim(folder: OutFolder, layers: Sequence[int], fingerprint: str) -> None:
+def _claim(folder: OutFolder, layers: Sequence[int], model: Model, fingerprint: str) -> None:
     """Refuse a folder that holds the second moments of another model, before anything is collected."""
     folder.claim(*names_of(layers))
     for layer in layers:
@@ -110,8 +109,8 @@ def _claim(folder: OutFolder, layers: Sequence[int], fingerprint: str) -> None:
                 there = SecondMoment.load(path)
                 if there.model != fingerprint:
                     raise UsageError(
-                        f"{str(path)!r} is the second moment of {there.model_name or 'another model'} (fingerprint "
-                        f"{short(there.model)}), not of the model at hand ({short(fingerprint)}); choose another folder"
+                        f"{str(path)!r} is the second moment of "
+                        f"{model.other_than(there.model_name, there.model, there.model_dtype)}; choose another folder"
                     )
     clear_aside(*(folder / file_of(layer) for layer in layers))
 

@@ -191,8 +191,8 @@ class Collection:
 
 
 def one_model(model: Model, me: Ranks) -> str:
-    """The model's fingerprint, which must be the same in all processes."""
-    found = me.gather(model.fingerprint())
+    """The model's fingerprint as it acts, which must be the same in all processes."""
+    found = me.gather(model.acting_fingerprint())
     if len(set(found)) > 1:
         raise UsageError("the processes hold different models, so their sums cannot be added; load one and the same")
     return found[0]

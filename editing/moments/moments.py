@@ -32,7 +32,8 @@ from .sums import Sums
 
 KIND = "second moment"
 _HEADER = (
-    "layer", "tokens", "model", "model_name", "documents", "texts", "fourth_moment", "complete", "versions",
+    "layer", "tokens", "model", "model_name", "model_dtype", "documents", "texts", "fourth_moment", "complete",
+    "versions",
 )  # fmt: skip
 _DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
 _ASYMMETRY = 1e-5
@@ -55,6 +56,7 @@ class SecondMoment(Spectral):
         tokens: how many keys it averages.
         model: fingerprint of the model they came from.
         model_name: its name, for messages.
+        model_dtype: its dtype ("float32"), for messages.
         documents: how many texts.
         texts: fingerprint of the texts: the sum of their SHA-256, so that order and sharding do not change
             it.
@@ -69,6 +71,7 @@ class SecondMoment(Spectral):
     tokens: int
     model: str
     model_name: str = ""
+    model_dtype: str = ""
     documents: int = 0
     texts: str = ""
     fourth_moment: float | None = None
@@ -123,7 +126,7 @@ class SecondMoment(Spectral):
             sums: with at least one token.
             complete: False where the collection was interrupted.
         """
-        fingerprint = model.fingerprint()
+        fingerprint = model.acting_fingerprint()
         return {
             layer: SecondMoment(
                 layer=layer,
@@ -131,6 +134,7 @@ class SecondMoment(Spectral):
                 tokens=sums.tokens,
                 model=fingerprint,
                 model_name=model.name,
+                model_dtype=model.dtype_name,
                 documents=sums.documents,
                 texts=sums.texts.hexdigest(),
                 fourth_moment=float(sums.fourth[layer]) / sums.tokens,
@@ -179,7 +183,9 @@ class SecondMoment(Spectral):
             raise UsageError(f"a second moment is a matrix of real numbers, not of {exact.dtype}")
         exact = exact.double()
         symmetric = (exact + exact.T) / 2 if _is_symmetric(exact) else exact  # refused below, or NaN, which is, too
-        return SecondMoment(index, symmetric, 1 if tokens is None else tokens, model.fingerprint(), model.name)
+        return SecondMoment(
+            index, symmetric, 1 if tokens is None else tokens, model.fingerprint(), model.name, model.dtype_name
+        )
 
     def repaired(self, kind: str, strength: float | None = None) -> SecondMoment:
         """The same moment with a named stand-in for its empty directions; see `Repair` for the three kinds.
@@ -278,12 +284,11 @@ class SecondMoment(Spectral):
             )
 
     def _check_model(self, model: Model, *, force: bool) -> None:
-        found = model.fingerprint()
-        if not force and found != self.model:
+        if not force and self.model not in (model.fingerprint(), model.acting_fingerprint()):
             raise UsageError(
-                f"this second moment was collected from {self.model_name or 'another model'} (fingerprint "
-                f"{short(self.model)}), but the model at hand is {model.name} (fingerprint "
-                f"{short(found)}); collect it again, or pass force=True if the two differ only by an edit"
+                "this second moment was collected from "
+                f"{model.other_than(self.model_name, self.model, self.model_dtype)}; collect it again, or pass "
+                "force=True if the two differ only by an edit"
             )
         if self.matrix.shape[0] != model.d_mlp:
             raise UsageError(f"this second moment has {self.matrix.shape[0]} units, {model.name} has {model.d_mlp}")

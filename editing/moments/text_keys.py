@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from ...errors import MechinterpError
-from ...models.model import Hook, Model
+from ...models.door import Hook
+from ...models.model import Model
 from ...models.stacks import DECODER
 
 

@@ -34,6 +34,7 @@ class SavedSequence:
         editor: name of the method.
         model: fingerprint of the unedited model.
         model_name: its name, for messages.
+        model_dtype: its dtype, for messages.
         hparams: as plain values.
         moments: layer -> fingerprint of its second moment.
         options: the other settings, as JSON values.
@@ -44,6 +45,7 @@ class SavedSequence:
     editor: str
     model: str
     model_name: str
+    model_dtype: str
     hparams: dict[str, Any]
     moments: dict[str, str]
     options: dict[str, Any]
@@ -60,7 +62,7 @@ class SavedSequence:
             )
         tensors, parts = packed([part for step in self.steps for part in step.parts])
         remembered = {} if self.past is None else self.past.state()
-        plain = ("editor", "model", "model_name", "hparams", "moments", "options")
+        plain = ("editor", "model", "model_name", "model_dtype", "hparams", "moments", "options")
         header = {name: getattr(self, name) for name in plain}
         header |= {"steps": [len(step.parts) for step in self.steps], "parts": parts, "memory": memory}
         write_tensors(path, _KIND, {**_named("edit", tensors), **_named("memory", remembered)}, header)
@@ -85,11 +87,11 @@ class SavedSequence:
         Raises:
             UsageError: as it says.
         """
-        found = model.fingerprint()
-        if found != self.model:
+        if model.fingerprint() != self.model:
             raise UsageError(
-                f"the sequence {str(path)!r} was begun on {self.model_name} (fingerprint {short(self.model)}), but the "
-                f"model at hand is {model.name} (fingerprint {short(found)}); give the unedited model it was begun on"
+                f"the sequence {str(path)!r} was begun on "
+                f"{model.other_than(self.model_name, self.model, self.model_dtype)}; give the unedited model it was "
+                "begun on"
             )
         given = fingerprints(moments)
         for layer, fingerprint in self.moments.items():

@@ -32,7 +32,7 @@ class EditSequence:
 
     Args:
         model: the model; it must be the same throughout.
-        editor: the method.
+        editor: the method, or its name in `EDITORS`.
         layers, preset, hparams, given: as of `Editor`, for every edit.  `allow_conflicts` accepts requests within one
             batch that contradict each other (a later batch may always overwrite an earlier one).
 
@@ -43,18 +43,19 @@ class EditSequence:
     def __init__(
         self,
         model: Model,
-        editor: Editor[Any],
+        editor: Editor[Any] | str,
         layers: Wholes | None = None,
         *,
         preset: str = "default",
         hparams: Hparams | None = None,
         **given: Unpack[Given],
     ) -> None:
-        self.model, self.editor = model, editor
-        self.hparams = editor.chosen(preset, hparams, model)
+        self.model: Model = model
+        self.editor: Editor[Any] = editor if isinstance(editor, Editor) else named(editor)
+        self.hparams = self.editor.chosen(preset, hparams, model)
         # Contexts are sampled once, of the unedited model, and serve every edit.
         seed, contexts = given.get("seed", 0), given.get("contexts")
-        self.contexts = editor.contexts(model, self.hparams, contexts, seed)
+        self.contexts = self.editor.contexts(model, self.hparams, contexts, seed)
         self._layers = None if layers is None else list(model.layout.check_layers(layers))
         self._given: Given = {**given, "contexts": self.contexts or None}
         self._steps: list[Edit] = []
@@ -96,6 +97,7 @@ class EditSequence:
             editor=self.editor.name,
             model=self.model.fingerprint(),
             model_name=self.model.name,
+            model_dtype=self.model.dtype_name,
             hparams=self.hparams.plain(),
             moments=fingerprints(self._given.get("moments")),
             options={"layers": self._layers, **settings},

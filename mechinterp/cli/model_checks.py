@@ -85,7 +85,7 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def _judged(what: str, error: float, model: Model, law: str) -> Finding:
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = model.dtype_name
     if error <= EXACT.get(model.dtype, 1e-5):
         return Finding(what, True, f"{law}, relative error {error:.1e} in {dtype}")
     return Finding(what, False, f"{law} fails: relative error {error:.1e} in {dtype}, so edits would miss their values")

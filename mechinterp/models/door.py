@@ -7,7 +7,7 @@ inside (hook points belong to the model, so the hooks of two threads would act o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import RLock
 from typing import Any
@@ -15,6 +15,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
+"""The name of a hook point, or what chooses some by name, and what is done there."""
 
 _locks: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 _making = RLock()

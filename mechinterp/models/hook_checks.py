@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import layout as names
-from .door import settled
+from .door import Hook, settled
 from .layout import Layout
 from .stacks import DECODER, ENCODER
 
@@ -21,8 +21,6 @@ _MIN_EFFECT = 1e-5
 """Smallest change of a log-probability that counts as an effect; no-ops found so far change exactly nothing, or what
 rounding costs in a mixture of experts, where rows share an expert's batch."""
 _NO_PROJECTION = "its MLP has no single down-projection (mixture of experts?)"
-
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 
 
 def run(layout: Layout, ids: Tensor, hooks: Sequence[Hook], *, keep: int = 0) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,19 +25,21 @@ from ..facts.encoding import encode, pieces
 from ..facts.prompts import Fact, Prompt, Question, prompt_of
 from ..facts.words import check_text
 from ..given import Wholes, wholes
-from ..runs.hashing import tensor_bytes
-from .door import lock_of, modules_of, plainly, settled
+from ..runs.hashing import short, tensor_bytes
+from .door import Hook, lock_of, modules_of, plainly, settled
+from .finite import cause, unfinite_rows
+from .guests import guests_of
 from .layout import Layout, original_names
 from .placement import device_of, fetched
 from .stacks import DECODER
+
+_SHOWN = 60
+"""Characters of a prompt that are shown."""
 
 Framing = Callable[[str], str]
 """Gives what is put around some words that a model is asked: a template with `{}` in the place of the words."""
 
 Framed = TypeVar("Framed", str, Prompt, Question)
-Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
-"""The name of a hook point, or what chooses some by name, and what is done there."""
-
 _unchanged: WeakKeyDictionary[TransformerBridge, str] = WeakKeyDictionary()
 """Bridges whose weights nobody changes for now -> their fingerprint, once somebody has asked."""
 
@@ -116,6 +119,40 @@ class Model:
         if self.bridge in _unchanged:
             _unchanged[self.bridge] = known
         return hashlib.sha256(f"{DECODER} {known}".encode()).hexdigest() if self.layout.stack == DECODER else known
+
+    def other_than(self, name: str, fingerprint: str, dtype: str = "") -> str:
+        """How another model, for which something was made, differs from this one: a clause of a message.
+
+        Args:
+            name: of the other one.
+            fingerprint: its.
+            dtype: its; "" where that is not known.
+        """
+        here = self.dtype_name
+        if dtype in ("", here):
+            there, mine, remedy = name or "another model", self.name, ""
+        else:
+            there, mine = f"{name or 'a model'} in {dtype}", f"{self.name} in {here}"
+            remedy = f", whose weights are other numbers; load it with dtype={dtype!r} (--dtype {dtype})"
+        return (
+            f"{there} (fingerprint {short(fingerprint)}), but the model at hand is {mine} "
+            f"(fingerprint {short(self.fingerprint())}){remedy}"
+        )
+
+    @property
+    def dtype_name(self) -> str:
+        """As `load` takes it: "float32"."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def guests(self) -> tuple[str, ...]:
+        """What takes part in its forwards besides the weights: edits that are on, and hooks of the user's own."""
+        return guests_of(self.bridge)
+
+    def acting_fingerprint(self) -> str:
+        """The fingerprint of the model as it acts now: its own, or with what takes part (`guests`) another one."""
+        found, guests = self.fingerprint(), self.guests
+        return hashlib.sha256(json.dumps([found, *guests]).encode()).hexdigest() if guests else found
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -303,23 +340,32 @@ class Model:
         hooks: Sequence[Hook] = (),
         *,
         grad: bool = False,
+        stands_for: Int[Tensor, "prompt pos"] | None = None,
         **arguments: Any,
-    ) -> Any:
+    ) -> Float[Tensor, "row kept vocab"]:
         """A forward of the bridge: every one of this project goes through here, and so through the door (`door.py`).
 
         Args:
             given: tokens, or what enters the first layer.
             hooks: hook points, and what is done there.
             grad: record gradients (never those of parameters).
+            stands_for: the tokens of the prompts, where `given` is a placeholder, for what may have to be said of them.
             arguments: as `arguments` makes them, and TransformerLens' own.
 
         Raises:
             UsageError: tokens for which the model has no row.
+            MechinterpError: logits that are not finite; which prompt, where it begins and what to do.
         """
         if not given.is_floating_point() and given.numel():
             self.check_rows([int(given.min()), int(given.max())])
         with settled(self.bridge, self._modules, grad=grad):
-            return self.bridge.run_with_hooks(given.to(self.device), fwd_hooks=[*hooks], **arguments)
+            logits: Tensor = self.bridge.run_with_hooks(given.to(self.device), fwd_hooks=[*hooks], **arguments)
+        if broken := unfinite_rows(logits):
+            rows = given[broken[:1]] if stands_for is None else stands_for
+            named = ", ".join(repr(f"{self.decode(row.tolist())[-_SHOWN:]}") for row in rows[:3])
+            why = cause(self.layout, rows.to(self.device), self.dtype, patched=bool(hooks))
+            raise MechinterpError(f"{self.name} gives logits that are no numbers for {named}: {why}")
+        return logits
 
     @contextmanager
     def alone(self) -> Iterator[None]:

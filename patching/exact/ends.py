@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -59,13 +59,13 @@ class Ends(Generic[Owner]):
     Args:
         model: the model.
         pairs: keys and values of some run, for the layers that a placeholder passes on its way.
-        length: tokens of a whole row.
+        ids: the tokens of the prompts.
         keep: tokens that are scored.
     """
 
     model: Model
     pairs: list[Pair]
-    length: int
+    ids: Int[Tensor, "prompt pos"]
     keep: int
     owners: list[Owner] = field(default_factory=list)
     _waiting: list[_Waiting] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Ends(Generic[Owner]):
             stream: the residual stream entering the last layer, up to the last token.
             found: the last layer's keys and values of all tokens.
         """
-        before = self.length - self.keep
+        before = self.ids.shape[1] - self.keep
         keys, values = (part[:, :, :before] for part in found)
         self.owners += owners
         self._waiting.append(_Waiting(stream[:, -self.keep :].contiguous(), keys, values))
@@ -93,7 +93,7 @@ class Ends(Generic[Owner]):
         owners, waiting = self.owners, self._waiting
         self.owners, self._waiting = [], []
         stream = torch.cat([one.stream for one in waiting])
-        before, last = self.length - self.keep, self.model.n_layers - 1
+        before, last = self.ids.shape[1] - self.keep, self.model.n_layers - 1
         layers = [PrefixLayer(keys[:1], values[:1], before) for keys, values in self.pairs[:last]]
         ready = torch.cat([one.keys for one in waiting]), torch.cat([one.values for one in waiting])
         fired: list[int] = []
@@ -108,6 +108,7 @@ class Ends(Generic[Owner]):
             placeholder,
             [(self.model.layout.hook(RESID_PRE, last), enter)],
             past_key_values=Cache(layers=[*layers, PrefixLayer(*ready, before)]),
+            stands_for=self.ids,
             logits_to_keep=self.keep,
         )
         if fired != [last] or logits.shape[0] != len(stream):

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
+from ...models.door import Hook
 from ...models.layout import ATTN, MLP, RESID, RESID_PRE
-from ...models.model import Hook
 from ..algebra.programs import Program
 from ..plain.jobs import Pair
 from ..plain.session import Session
@@ -59,7 +59,7 @@ class Engine:
         asked = self.session.asked[0]
         pairs = self.session.pairs(self.corruption)
         self._ends: Ends[tuple[ColumnJob, ColumnCell, int]] = Ends(
-            self.session.model, pairs, len(asked.ids), len(asked.answer)
+            self.session.model, pairs, self.session.ids, len(asked.answer)
         )
 
     @property
@@ -180,7 +180,9 @@ class _Column:
         model = self.model
         # A placeholder of one row: masks and rotary tables keep batch 1 and broadcast over the rows that join later.
         placeholder = torch.zeros(1, self.job.width, model.d_model, dtype=model.dtype, device=model.device)
-        logits: Tensor = model.forward(placeholder, hooks, logits_to_keep=self.job.keep, past_key_values=cache)
+        logits: Tensor = model.forward(
+            placeholder, hooks, stands_for=self.session.ids, logits_to_keep=self.job.keep, past_key_values=cache
+        )
         return logits
 
     def _check(self, hooks: int, sound: bool) -> None:

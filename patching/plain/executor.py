@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...errors import MechinterpError
 from ...models.asking import PromptEnds, asking
-from ...models.model import Hook, Model
+from ...models.door import Hook
+from ...models.model import Model
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ...errors import UsageError
@@ -62,6 +63,11 @@ class Session:
     _stacked: dict[tuple[Program, Address], Tensor] = field(default_factory=dict)
     _means: dict[tuple[Mean, Address], Tensor] = field(default_factory=dict)
     _others: dict[tuple[int, OtherSubject, Address], Tensor] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> Int[Tensor, "prompt pos"]:
+        """The tokens of the prompts."""
+        return torch.tensor([asked.ids for asked in self.asked])
 
     def want(self, program: Program, reads: Sequence[Address] = (), *, pairs: bool = False) -> None:
         """Say what will be read of a program's run, so that it happens once and keeps it all.

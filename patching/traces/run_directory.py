@@ -32,6 +32,7 @@ NAMES = (_MANIFEST, _SHARDS, TABLE)
 
 _WORDS = {
     "fingerprint": "model's weights",
+    "guests": "edits and hooks that take part",
     "engine": "programs that run plainly",
 }
 
@@ -150,7 +151,7 @@ def _identity(plan: Plan) -> Identity:
         prompts.update(json.dumps(content).encode())
     meta = plan.meta
     fields = {
-        **{name: meta[name] for name in ("model", "fingerprint", "programs", "seed", "noise_level", "dtype")},
+        **{name: meta[name] for name in ("model", "fingerprint", "programs", "seed", "noise_level", "dtype", "guests")},
         "prompts": f"{len(plan.asked)} ({prompts.hexdigest()[:16]})",
         "foil": plan.foil,
         "engine": sorted(str(program) for program in plan.plain),
