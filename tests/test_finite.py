@@ -51,8 +51,8 @@ def test_the_layer_is_found(broken: Model) -> None:
 def test_a_broken_model_is_named_with_its_layer(broken: Model, work: Any) -> None:
     with pytest.raises(
         MechinterpError,
-        match=r"small-gpt2 gives logits that are no numbers for '(Marie Curie was born in|The capital of Poland is)': first not finite: the "
-        "residual stream leaving layer 1; its weights, an edit that is on or a hook is broken",
+        match=r"small-gpt2 gives logits that are no numbers for '(Marie Curie was born in|The capital of Poland is)': "
+        "first not finite: the residual stream leaving layer 1; its weights, an edit that is on or a hook is broken",
     ):
         work(broken)
 

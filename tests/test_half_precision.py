@@ -10,7 +10,7 @@ import torch
 
 import mechinterp as mi
 from mechinterp import analysis
-from mechinterp.patching.plain.resolution import check_tolerance, resolution
+from mechinterp.patching.plain.precision import check_tolerance, resolution
 
 FACTS = mi.atlas.known_facts()[:4]
 

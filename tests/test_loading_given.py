@@ -14,7 +14,7 @@ from transformers import GPT2ForSequenceClassification
 
 import mechinterp as mi
 from mechinterp import Prompt, UsageError
-from mechinterp.models.given import unwrapped
+from mechinterp.models.unwrapped import unwrapped
 from mechinterp.patching import nothing, run
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")

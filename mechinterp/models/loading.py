@@ -20,12 +20,12 @@ from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
 from .door import plainly
 from .footprint import check_fits
-from .given import check_tokenizer, unwrapped
 from .layout import Layout
 from .model import Model
 from .placement import check_device, dtype_of, is_spread
 from .preflight import preflight
 from .stacks import decoder_start, stack_of
+from .unwrapped import check_tokenizer, unwrapped
 
 
 @plainly(grad=False)

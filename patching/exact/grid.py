@@ -13,7 +13,7 @@ from ..algebra.cells import Cell, Placed, cells, place
 from ..algebra.programs import Program
 from ..plain.jobs import run_jobs
 from ..plain.metrics import METRICS, Question, Scores, score
-from ..plain.resolution import check_tolerance
+from ..plain.precision import check_tolerance
 from ..plain.session import Session
 from .column_jobs import ColumnJob
 from .columns import Split, same_cell

@@ -127,7 +127,7 @@ def forward(
         keep: how many last positions get logits.
         grad: let gradients flow to the written values.
         past: what the model is given besides, as keyword arguments: what came before these tokens (a cache of keys and
-            values, and the mask and positions that go with it, see `prefix.Tail`); for an encoder-decoder, whose `ids`
+            values, and the mask and positions that go with it); for an encoder-decoder, whose `ids`
             are the encoder's and whose logits the decoder's, `decoder_ids` (and an `attention_mask` if `ids` are
             padded, because an encoder sees all tokens).
         prompts: where each row's prompt ends, for changes that answer prompts; None: all of a row is its prompt.

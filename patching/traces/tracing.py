@@ -21,7 +21,7 @@ from ..algebra.programs import Program, nothing
 from ..exact.grid import Counts, Grid
 from ..exact.group import GroupPlan
 from ..plain.metrics import Scores, score
-from ..plain.resolution import resolution
+from ..plain.precision import resolution
 from ..plain.running import make_questions
 from .options import TraceOptions
 from .planning import Plan, plan
