@@ -14,8 +14,7 @@ from ...models.layout import RESID
 from ..memory.null_space import RULES, NullSpace
 from ..memory.solve import Cost
 from ..moments.moments import SecondMoment
-from ..rows.contexts import START_WORDS
-from .many_facts import BatchHparams, ManyFacts, past_of
+from .many_facts import PUBLISHED_BATCH, BatchHparams, ManyFacts, past_of
 from .protocol import Job
 
 
@@ -45,22 +44,7 @@ class AlphaEditHparams(BatchHparams):
 
 
 _CODE = AlphaEditHparams(
-    steps=24,
-    lr=0.5,
-    lr_rule="absolute",
-    stop_nll=0.0,
-    weight_decay=0.5,
-    weight_decay_rule="norm",
-    kl_factor=0.0625,
-    kl_position="subject",
-    clamp=0.75,
-    weight=10.0,
-    weight_rule="absolute",
-    threshold=2e-2,
-    threshold_rule="absolute",
-    context_lengths=((5, 10),),
-    context_starts=START_WORDS,
-    max_essence=None,
+    **PUBLISHED_BATCH, weight=10.0, weight_rule="absolute", threshold=2e-2, threshold_rule="absolute"
 )
 
 ALPHAEDIT_PRESETS: dict[str, AlphaEditHparams] = {

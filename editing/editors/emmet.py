@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...models.layout import VALUE
-from ..rows.contexts import START_WORDS
-from .many_facts import BatchHparams, ManyFacts
+from .many_facts import PUBLISHED_BATCH, BatchHparams, ManyFacts
 from .protocol import Job
 
 
@@ -26,22 +25,7 @@ class EmmetHparams(BatchHparams):
 
 EMMET_PRESETS: dict[str, EmmetHparams] = {
     "default": EmmetHparams(),
-    "code": EmmetHparams(
-        steps=24,
-        lr=0.5,
-        lr_rule="absolute",
-        stop_nll=0.0,
-        weight_decay=0.5,
-        weight_decay_rule="norm",
-        kl_factor=0.0625,
-        kl_position="subject",
-        clamp=0.75,
-        weight=1.0,
-        context_lengths=((5, 10),),
-        context_starts=START_WORDS,
-        remember=False,
-        max_essence=None,
-    ),
+    "code": EmmetHparams(**PUBLISHED_BATCH, weight=1.0, remember=False),
 }
 EMMET_PRESETS["code-gpt2-xl"] = replace(EMMET_PRESETS["code"], steps=19, weight=1000.0)
 """`code`: the published figures for GPT-J; `code-gpt2-xl`: for GPT-2 XL."""

@@ -45,8 +45,7 @@ class KnHparams(Hparams):
             all are.
         old: λ₁: how much of the old answer's embedding is taken from each unit's row.
         new: λ₂: how much of the new answer's is added.
-        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
-            exceeds this many nats is refused as disabling; None: it is not measured.
+        max_essence: as of `BatchHparams`.
 
     Raises:
         UsageError: a value outside its range.

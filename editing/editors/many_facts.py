@@ -26,13 +26,18 @@ from ..edits.weights import WeightChange
 from ..judging.many import Limits
 from ..memory.past_keys import PastKeys
 from ..memory.solve import Cost, Solved
+from ..rows.contexts import START_WORDS
 from ..rows.subjects import context_mean, read_at_subjects
-from ..value.hparams import ValueHparams
+from ..value.hparams import PUBLISHED, ValueHparams
 from ..value.value import Value, values_of
 from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
 
 CONTEXT_MEANS = ("types", "plain")
 SPREADS = ("even", "root")
+
+
+PUBLISHED_BATCH = PUBLISHED | {"steps": 24, "clamp": 0.75, "context_starts": START_WORDS}
+"""The same of editors of many facts, with their figures for GPT-J (25 loss evaluations, hence 24 steps)."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...models.layout import RESID
-from ..rows.contexts import START_WORDS
-from .many_facts import BatchHparams, ManyFacts
+from .many_facts import PUBLISHED_BATCH, BatchHparams, ManyFacts
 
 
 @dataclass(frozen=True)
@@ -27,22 +26,7 @@ class MemitHparams(BatchHparams):
     clamp: float | None = 1.5
 
 
-MEMIT_CODE = MemitHparams(
-    steps=24,
-    lr=0.5,
-    lr_rule="absolute",
-    stop_nll=0.0,
-    weight_decay=0.5,
-    weight_decay_rule="norm",
-    kl_factor=0.0625,
-    kl_position="subject",
-    clamp=0.75,
-    weight=15000.0,
-    context_lengths=((5, 10),),
-    context_starts=START_WORDS,
-    remember=False,
-    max_essence=None,
-)
+MEMIT_CODE = MemitHparams(**PUBLISHED_BATCH, weight=15000.0, remember=False)
 
 MEMIT_PRESETS: dict[str, MemitHparams] = {
     "default": MemitHparams(),

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...models.layout import ATTN, MLP
-from ..rows.contexts import START_WORDS
-from .many_facts import BatchHparams, ManyFacts
+from .many_facts import PUBLISHED_BATCH, BatchHparams, ManyFacts
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,7 @@ class PmetHparams(BatchHparams):
 PMET_PRESETS: dict[str, PmetHparams] = {
     "default": PmetHparams(),
     "code": PmetHparams(
-        steps=29,
-        lr=0.2,
-        lr_rule="absolute",
-        stop_nll=0.0,
-        weight_decay=0.5,
-        weight_decay_rule="norm",
-        kl_factor=1.0,
-        kl_position="subject",
-        clamp=0.75,
-        weight=6000.0,
-        context_lengths=((5, 10),),
-        context_starts=START_WORDS,
-        remember=False,
-        max_essence=None,
+        **(PUBLISHED_BATCH | {"steps": 29, "lr": 0.2, "kl_factor": 1.0}), weight=6000.0, remember=False
     ),
 }
 """`code`: the published figures for GPT-J.  The published loop weighs the NLL by a tenth once the target is the first

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ...errors import UsageError
 from ..judging.rome import RomeLimits
-from ..value.hparams import ValueHparams
+from ..value.hparams import PUBLISHED, ValueHparams
 
 KEYS = ("mean", "mixed")
 
@@ -63,18 +63,7 @@ class RomeHparams(ValueHparams):
             raise UsageError(f"key_ratio_band is {self.key_ratio_band}; give (low, high) with 0 <= low < high")
 
 
-_CODE = RomeHparams(
-    steps=19,
-    lr=0.5,
-    lr_rule="absolute",
-    stop_nll=0.0,
-    weight_decay=0.5,
-    weight_decay_rule="norm",
-    kl_factor=0.0625,
-    kl_position="subject",
-    clamp=4.0,
-    max_essence=None,
-)
+_CODE = RomeHparams(**PUBLISHED, steps=19, clamp=4.0)
 
 PRESETS: dict[str, RomeHparams] = {
     "default": RomeHparams(),

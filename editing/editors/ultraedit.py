@@ -43,8 +43,7 @@ class UltraHparams(Hparams):
         ridge: what is added to HᵀH.
         warm_up: with fewer tokens seen than this, no coordinate's own mean and spread are known well enough: keys and
             gradients are then only scaled to unit root mean square.
-        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
-            exceeds this many nats is refused as disabling; None: it is not measured.
+        max_essence: as of `BatchHparams`.
 
     Raises:
         UsageError: a value outside its range.

@@ -50,8 +50,7 @@ class FtHparams(Hparams):
         loss: "targets": the mean NLL of the target's tokens, each after those before it; "last": all of them scored
             after the prompt's last token, as the published implementations did.  With targets of one token they are the
             same.
-        max_essence: an edit after which the mean KL(edited || original) after the neutral sentence about the subjects
-            exceeds this many nats is refused as disabling; None: it is not measured.
+        max_essence: as of `BatchHparams`.
 
     Raises:
         UsageError: a value outside its range.

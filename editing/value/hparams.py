@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import UsageError
 from ..hyperparameters import LR_RULES, Hparams
 
 KL_POSITIONS = ("subject", "last")
 WEIGHT_DECAYS = ("norm", "squared", "adam")
+PUBLISHED: dict[str, Any] = {
+    "lr": 0.5, "lr_rule": "absolute", "stop_nll": 0.0, "weight_decay": 0.5, "weight_decay_rule": "norm",
+    "kl_factor": 0.0625, "kl_position": "subject", "max_essence": None,
+}  # fmt: skip
+"""What the published code of ROME has, and what editors after it took over; it looks at no drift."""
 
 
 @dataclass(frozen=True)
