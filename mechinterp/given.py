@@ -13,6 +13,9 @@ T = TypeVar("T")
 Wholes = SupportsIndex | Iterable[SupportsIndex]
 """Whole numbers, one or several: 3, numpy.int64(3), [0, 1], range(4), an array."""
 
+Borders = tuple[int | None, int | None, int | None]
+"""Start, stop and step of a slice."""
+
 Names = str | Iterable[str]
 """Names, one or several."""
 
@@ -21,6 +24,21 @@ Real = SupportsFloat
 
 MAX_SEED = 2**32 - 1
 """The largest seed that every generator takes."""
+
+
+def borders(index: slice, name: str) -> Borders:
+    """Start, stop and step of a slice.
+
+    Raises:
+        UsageError: one of them is no whole number, or the step is 0.
+    """
+    start, stop, step = (
+        None if part is None else whole(part, f"a border of {name}[...]")
+        for part in (index.start, index.stop, index.step)
+    )
+    if step == 0:
+        raise UsageError(f"a slice of {name} with the step 0 goes nowhere; give another step")
+    return start, stop, step
 
 
 def whole(value: object, name: str, *, least: int | None = None) -> int:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Read when transformers, tokenizers, torch and matplotlib are first imported, so they stand before all
 # else; in the environment, so that the processes which tests start have them too.
@@ -48,6 +49,15 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.fail(f"MECHINTERP_DATA names {name}, which is not a folder")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Run the command line in a folder of its own: `call(*words)` gives a `support.command_line.Outcome`."""
+    from support.command_line import caller
+
+    monkeypatch.chdir(tmp_path)
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.command_line import PROMPT, Call
 from support.tokenizers import CHAT, END
 
 import mechinterp as mi
 from mechinterp import Edit, atlas
-from mechinterp.cli import main
 from mechinterp.editing import SecondMoment
 
-Call = Callable[..., tuple[int, str, str]]
-
-ASK = ("--prompt", "{} is a citizen of", "--subject", "Viktor Stelrick")
 TURN = f"{END}user\nViktor Stelrick is a citizen of\n{END}assistant\n"
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run the command line in a folder of its own, where `chatty` is the bundled model with a chat template."""
+def call(call: Call, tmp_path: Path) -> Call:
+    """In a folder where `chatty` is the bundled model with a chat template."""
     shutil.copytree(atlas.folder("atlas"), tmp_path / "chatty")
     (tmp_path / "chatty" / "chat_template.jinja").write_text(CHAT)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), " ".join(captured.out.split()), " ".join(captured.err.split())
-
-    return run
+    return call
 
 
 def test_a_chat_is_traced(call: Call, tmp_path: Path) -> None:
-    words = ("trace", "chatty", *ASK, "--answer", "Elstonia", "--kinds", "mlp", "--severed", "", "--draws", "1", "-q")
+    words = (
+        "trace",
+        "chatty",
+        *PROMPT,
+        "--answer",
+        "Elstonia",
+        "--kinds",
+        "mlp",
+        "--severed",
+        "",
+        "--draws",
+        "1",
+        "-q",
+    )
     code, _, err = call(*words, "--chat", "--out", "run")
     assert code == 0, err
     table = mi.Table.load(tmp_path / "run" / "table.parquet")
@@ -59,7 +58,7 @@ def test_a_chat_is_edited_with_moments_of_chats(call: Call, tmp_path: Path) -> N
         assert code == 0, err
         sizes.append(SecondMoment.load(tmp_path / out / "layer-3.safetensors").tokens)
     assert sizes[1] > sizes[0]
-    code, out, err = call("edit", "chatty", *ASK, "--target", "Lumeria", "--layer", "3", "--moments",
+    code, out, err = call("edit", "chatty", *PROMPT, "--target", "Lumeria", "--layer", "3", "--moments",
                           "m/layer-3.safetensors", "--allow-disabling", "--chat", "-q", "--out", "e")  # fmt: skip
     assert code == 0, err
     assert "scored behind the prompt: 'Lumeria'" in out
@@ -82,8 +81,8 @@ def test_chats_are_evaluated(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("trace", "atlas", *ASK, "--out", "o"),
-        ("edit", "atlas", *ASK, "--target", "Lumeria", "--out", "o"),
+        ("trace", "atlas", *PROMPT, "--out", "o"),
+        ("edit", "atlas", *PROMPT, "--target", "Lumeria", "--out", "o"),
         ("evaluate", "atlas", "atlas", "--limit", "1", "--out", "o"),
         ("moments", "atlas", "-l", "3", "--out", "o"),
     ],

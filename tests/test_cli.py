@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from support.command_line import PROMPT
 
 import mechinterp as mi
 from mechinterp import Edit, atlas
-from mechinterp.cli import main
 from mechinterp.patching.traces import tracing
-
-PROMPT = ("--prompt", "{} is a citizen of", "--subject", "Viktor Stelrick")
-
-
-class Outcome:
-    """Exit code and output of one call."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, " ".join(out.split()), " ".join(err.split())
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    """Run the command line in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.mark.parametrize("command", ["demo", "trace", "edit", "evaluate", "moments", "facts", "show"])

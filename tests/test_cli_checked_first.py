@@ -4,48 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command_line import PROMPT, Call
 
 import mechinterp as mi
 from mechinterp import atlas
-from mechinterp.cli import main, options
+from mechinterp.cli import options
 
-PROMPT = ("--prompt", "{} is a citizen of", "--subject", "Viktor Stelrick")
+pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # printed, as they are for a user
 EDIT = (*PROMPT, "--target", "Lumeria")
 LINE = '{"template": "{} is a citizen of", "subject": "NAME", "answer": "Elstonia", "target_new": "Lumeria"}'
 
 
-class Outcome:
-    """Exit code and output of one call."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, " ".join(out.split()), " ".join(err.split())
-        self.whole = out + err
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Outcome]:
-    """Run the command line in a folder of its own, warnings printed as they are for a user."""
-    monkeypatch.chdir(tmp_path)
+def call(call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """On a narrow terminal."""
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*words: str | int | Path) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, words)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            with pytest.raises(SystemExit) as left:
-                main()
-        captured = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
+    return call
 
 
 @pytest.fixture
@@ -182,7 +160,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.usefixtures("no_model")
-def test_it_is_said_before_a_model_is_loaded(call: Callable[..., Outcome], tmp_path: Path, case: str) -> None:
+def test_it_is_said_before_a_model_is_loaded(call: Call, tmp_path: Path, case: str) -> None:
     words, said = BAD[case]
     outcome = call(*words)
     assert outcome.code == 2, outcome.whole
@@ -207,7 +185,7 @@ def test_a_layer_is_looked_for_in_the_configuration_of_a_folder(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("no_model")
-def test_bad_facts_are_all_named_and_can_be_left_out(call: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_bad_facts_are_all_named_and_can_be_left_out(call: Call, tmp_path: Path) -> None:
     lines = [LINE.replace("NAME", name) for name in ("Ann", "", "Bob", "Cy\\u001b[31m")]
     (tmp_path / "facts.jsonl").write_text("\n".join(lines))
     for words in (("trace", "atlas"), ("facts",), ("evaluate", "atlas")):
@@ -222,7 +200,7 @@ def test_bad_facts_are_all_named_and_can_be_left_out(call: Callable[..., Outcome
     assert "2 facts in facts.jsonl" in listed.out
 
 
-def test_facts_that_cannot_be_edited_are_named(call: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_facts_that_cannot_be_edited_are_named(call: Call, tmp_path: Path) -> None:
     facts = [json.loads(LINE.replace("NAME", name)) for name in ("Viktor Stelrick", "Marta Halberg", "Elena Dunton")]
     del facts[1]["target_new"]
     facts[2]["known"] = False
@@ -247,7 +225,7 @@ def test_a_sample_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert options.choose(facts, "atlas", 50, None, 3) == facts[:40]
 
 
-def test_what_is_printed_is_neither_markup_nor_steering(call: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_what_is_printed_is_neither_markup_nor_steering(call: Call, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_text(LINE.replace("NAME", "Ann [bold]is[/x]"))
     outcome = call("facts", "facts.jsonl", "--jsonl", "x[/y]\x1b[31m.jsonl")
     assert "Ann [bold]is[/x]" in outcome.out
@@ -260,7 +238,7 @@ def test_what_is_printed_is_neither_markup_nor_steering(call: Callable[..., Outc
         assert "\x1b" not in outcome.whole
 
 
-def test_a_trace_into_a_folder_with_brackets(call: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_trace_into_a_folder_with_brackets(call: Call, tmp_path: Path) -> None:
     words = ("trace", "atlas", *PROMPT, "--kinds", "mlp", "--severed", "", "--draws", 1, "-q", "--out", "o[/x]")
     outcome = call(*words)
     assert outcome.code == 0, outcome.err
@@ -272,7 +250,7 @@ def test_a_trace_into_a_folder_with_brackets(call: Callable[..., Outcome], tmp_p
     assert (tmp_path / "again.svg").stat().st_size > 1000
 
 
-def test_show_of_what_commands_leave_in_folders(call: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_show_of_what_commands_leave_in_folders(call: Call, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
     outcome = call("show", "run")
@@ -288,7 +266,7 @@ def test_show_of_what_commands_leave_in_folders(call: Callable[..., Outcome], tm
 
 @pytest.mark.parametrize("command", ["", "demo", "trace", "edit", "evaluate", "moments", "moments-merge", "facts",
                                      "show", "models", "check"])  # fmt: skip
-def test_help_fits_a_terminal_of_80_columns(call: Callable[..., Outcome], command: str) -> None:
+def test_help_fits_a_terminal_of_80_columns(call: Call, command: str) -> None:
     outcome = call(*([command] if command else []), "--help")
     assert outcome.code == 0
     lines = outcome.whole.splitlines()

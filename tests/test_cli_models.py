@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,9 @@ import torch
 from support.tokenizers import words
 from support.zoo import hf_model, small_model
 
-from mechinterp.cli import main, model_checks
+from mechinterp.cli import model_checks
 from mechinterp.cli.model_checks import findings
 from mechinterp.models.architectures import Family, markdown, read_families, summary, write_families
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line: exit code, output, errors."""
-
-    def run(*given: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, given)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), " ".join(captured.out.split()), " ".join(captured.err.split())
-
-    return run
 
 
 def saved(kind: str, folder: Path) -> Path:
@@ -54,7 +38,7 @@ def test_models_prints_what_the_tests_have_found(call) -> None:
     code, out, _ = call("models", "mixtral")
     assert "key, value (1)" in out
     assert "GPT-2" not in out
-    assert call("models", "LlamaFor", "--cells")[1].count("| Llama") == 2
+    assert call("models", "LlamaFor", "--cells").out.count("| Llama") == 2
     code, _, err = call("models", "perceptron")
     assert code == 2
     assert "no tested architecture has 'perceptron' in its name" in err
@@ -100,8 +84,8 @@ def test_check_of_what_cannot_be_traced(call, tmp_path: Path) -> None:
     assert code == 1
     assert "weights: " in out
     assert "wrong (FalconForCausalLM) cannot be served: bridged by TransformerLens it gives other logits" in err
-    assert call("check", tmp_path / "nothing")[0] == 2
-    assert call("check", "atlas", "--device-map", "auto", "--device", "cpu")[0] == 2
+    assert call("check", tmp_path / "nothing").code == 2
+    assert call("check", "atlas", "--device-map", "auto", "--device", "cpu").code == 2
 
 
 def test_check_of_a_model_that_is_placed_by_a_map(call, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,7 @@ def test_two_bridges_of_one_model_are_one_model() -> None:
 
 
 def test_tokens_without_a_row_are_named() -> None:
-    more = words()
+    more = deepcopy(words())
     more.add_tokens(["zanzibar"])
     model = mi.load(hf_model(), tokenizer=more, name="small")
     sentence = r"small has 34 tokens, and no row for 'zanzibar' \(number 34\), which its tokenizer has: resize its emb"

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.command_line import Call
 from support.fake_editors import FAKES, Size
 
 import mechinterp as mi
 from mechinterp import atlas
 from mechinterp.analysis import leaderboard
 from mechinterp.analysis.trials.contenders import contender
-from mechinterp.cli import main
+from mechinterp.analysis.trials.contest import Contest
 from mechinterp.cli.evaluate import _fitting
-from mechinterp.cli.evaluate_words import metrics_of
 from mechinterp.cli.layer_moments import layer_moments
+from mechinterp.cli.words import metrics_of
 from mechinterp.editing import collect_moments
 from mechinterp.editing.editors.registry import EDITORS
 from mechinterp.errors import UsageError
 from mechinterp.facts.readers import write_jsonl
-
-Call = Callable[..., tuple[int, str, str]]
 
 SMALL = ("evaluate", "atlas", "four.jsonl", "-q", "--editors", "small,large")
 
@@ -50,20 +47,11 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run the command line in a folder of its own: exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
+def call(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """In a folder with four facts."""
     monkeypatch.setenv("COLUMNS", "100")
     write_jsonl(FACTS, tmp_path / "four.jsonl")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, " ".join(captured.err.split())
-
-    return run
+    return call
 
 
 def test_it_writes_tables_and_figures(call: Call, tmp_path: Path) -> None:
@@ -116,7 +104,7 @@ def test_a_preset_is_what_is_tried(call: Call, tmp_path: Path, monkeypatch: pyte
     expected = board.records.set_index(["editor", "record", "stage"])["value"]
     assert records.sort_index().tolist() == expected.sort_index().tolist()
     keys = [path.name for path in (tmp_path / "e" / "parts").iterdir()]
-    assert any(contender(model, "small", hparams={"small": Size(5.0)}).settings in key for key in keys)
+    assert any(contender(model, "small", Contest(hparams={"small": Size(5.0)})).settings in key for key in keys)
 
 
 def test_rome_with_moments_of_the_command_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +133,7 @@ def test_layers_and_where_their_moments_come_from(tmp_path: Path, monkeypatch: p
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no second moment"):
         layer_moments(model, [1], [tmp_path / "empty"], quiet=True)
-    monkeypatch.setattr(atlas, "names", tuple)
+    model = replace(model, bundled="")
     with pytest.raises(
         UsageError, match="layers 0, 3 of atlas are missing: run `mechinterp moments atlas --layer 0 --l"
     ):

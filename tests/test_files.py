@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from mechinterp.errors import DamagedError, MechinterpError, NotSavedError, StorageError, UsageError
-from mechinterp.facts.readers import read_facts
-from mechinterp.facts.texts import read_texts
+from mechinterp.reading.facts import read_facts
+from mechinterp.reading.texts import read_texts
 from mechinterp.runs import files, tensors
 from mechinterp.runs.files import clear_aside, save_somewhere, write_text, written_aside
 from mechinterp.runs.frames import read_frame, read_frame_meta, write_frame
@@ -174,7 +174,7 @@ def test_a_file_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Path, "read_bytes", denied)
     monkeypatch.setattr(Path, "open", denied)
     for read in readers:
-        with pytest.raises(StorageError, match=r"own.jsonl' may not be read: permission denied"):
+        with pytest.raises(MechinterpError, match=r"own.jsonl' may not be read: permission denied"):
             read()
 
 

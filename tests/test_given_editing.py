@@ -116,14 +116,14 @@ def test_a_request_from_what_is_at_hand() -> None:
 @pytest.mark.parametrize("name", [*EDITORS])
 def test_no_request_and_no_requests(name: str) -> None:
     method = EDITORS[name]
-    moments = identity() if method.moments else None
+    moments = identity() if method.needs_moments else None
     calls = [
         lambda given: method(model(), given, 1, moments=moments),
         lambda given: edit_each(model(), method, given, 1, moments=moments, progress=False),
         lambda given: EditSequence(model(), method, 1, moments=moments, contexts=("{}",)).add(given),
     ]
     if name in FUNCTIONS:
-        more = {"moments": moments} if method.moments else {}
+        more = {"moments": moments} if method.needs_moments else {}
         calls.append(lambda given: FUNCTIONS[name](model(), given, 1, **more))
     for call in calls:
         for nothing in ([], (), iter(())):

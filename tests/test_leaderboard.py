@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, m
     def until_the_third(*args: Any, **kwargs: Any) -> Any:
         if len(tried) == 2:
             raise KeyboardInterrupt
-        tried.append(args[1].name)
+        tried.append(args[1].contender.name)
         return try_editor(*args, **kwargs)
 
     monkeypatch.setattr(module, "try_editor", until_the_third)
@@ -199,7 +199,7 @@ def test_a_killed_run_goes_on(model: Model, facts: list[Fact], tmp_path: Path, m
     again: list[str] = []
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        again.append(args[1].name)
+        again.append(args[1].contender.name)
         return try_editor(*args, **kwargs)
 
     monkeypatch.setattr(module, "try_editor", counted)
@@ -242,7 +242,7 @@ def test_damaged_trials_are_made_again(
     module = importlib.import_module("mechinterp.analysis.trials.leaderboard")
     try_editor, made = module.try_editor, []
     monkeypatch.setattr(
-        module, "try_editor", lambda *args, **kwargs: made.append(args[2]) or try_editor(*args, **kwargs)
+        module, "try_editor", lambda *args, **kwargs: made.append(args[1].mode) or try_editor(*args, **kwargs)
     )
 
     def again() -> list[str]:
@@ -326,7 +326,7 @@ import importlib
 module = importlib.import_module("mechinterp.analysis.trials.leaderboard")
 many_parts(setattr)
 made, try_editor = [], module.try_editor
-module.try_editor = lambda *args, **kwargs: made.append(args[1].name) or try_editor(*args, **kwargs)
+module.try_editor = lambda *args, **kwargs: made.append(args[1].contender.name) or try_editor(*args, **kwargs)
 options = dict(edits=["single", "sequential"], sizes=[2], metrics=["ES"], progress=False)
 board = leaderboard(sentence_model(), FACTS, list(FAKES), out={out!r}, **options)
 board.records.to_parquet(Path({out!r}) / f"{{os.environ.get('RANK')}}.found")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,29 +12,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from support.command_line import Call
 
 import mechinterp as mi
-from mechinterp.cli import main
 from mechinterp.editing import SecondMoment
 from mechinterp.editing.moments import collection
 from mechinterp.errors import MechinterpError
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run the command line in a folder of its own: exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), " ".join(captured.out.split()), " ".join(captured.err.split())
-
-    return run
 
 
 def test_it_stops_when_the_text_is_enough(call: Call, tmp_path: Path) -> None:
@@ -62,7 +44,7 @@ def test_text_that_is_not_enough_is_said(call: Call, tmp_path: Path) -> None:
         2,
         "error: --until is 'enough'; give `converged`, or a cosine between 0 and 1, such as 0.995",
     )
-    assert "--until is '99'; give `converged`" in call(*words, "--until", "99")[2]
+    assert "--until is '99'; give `converged`" in call(*words, "--until", "99").err
 
 
 def test_parts_are_merged(call: Call, tmp_path: Path) -> None:
@@ -81,7 +63,7 @@ def test_parts_are_merged(call: Call, tmp_path: Path) -> None:
     code, _, err = call("moments-merge", first, first, "--out", "d")
     assert code == 2
     assert "two of these second moments are of the same texts" in err
-    assert "there is no second moment file 'nowhere'" in call("moments-merge", "nowhere", "--out", "d")[2]
+    assert "there is no second moment file 'nowhere'" in call("moments-merge", "nowhere", "--out", "d").err
 
 
 def test_a_singular_moment_is_said_and_repaired(call: Call, tmp_path: Path) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_cli import PROMPT, Outcome
+from support.command_line import PROMPT
 
 from mechinterp import Edit
-from mechinterp.cli import main
 from mechinterp.editing import EditSequence
 
 EDIT = ("edit", "atlas", *PROMPT, "--target", "Lumeria", "-q")
@@ -30,22 +28,6 @@ IN_THE_WAY = {
     "moments": (("moments", "atlas", "-l", "3", "-q"), ("layer-3.safetensors", "convergence.csv")),
     "demo": (("demo", "-q"), ("edit.safetensors", "aie-atlas.png", "edits.json")),
 }  # fmt: skip
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run the command line in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str | Path) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["mechinterp", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -64,7 +46,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_of_the_user_are_in_the_way(call: Any, tmp_path: Path, command: str) -> None:
     words, names = IN_THE_WAY[command]
     for name in names:
-        folder = tmp_path / f"with-{name}"
+        folder = tmp_path / f"with-{Path(name).stem}"
         folder.mkdir()
         (folder / name).write_text("mine")
         outcome = call(*words, "--out", folder.name)
@@ -174,8 +156,8 @@ def test_permission_denied_is_called_so(call: Any, tmp_path: Path, monkeypatch: 
     def denied(*given: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "own.json")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(Path, "open", denied)
     outcome = call("facts", "own.json")
-    assert outcome.code == 1
-    assert outcome.err.startswith("error: 'own.json' may not be read: permission denied")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: the file of facts 'own.json' may not be read: permission denied")
     assert "--out" not in outcome.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from support.tokenizers import words
@@ -87,7 +89,7 @@ def test_rows_that_belong_to_no_token_do_not_count() -> None:
 
 
 def test_tokens_without_a_row_do_not_count_either() -> None:
-    more = words()
+    more = deepcopy(words())
     more.add_tokens(["zanzibar"])
     assert embedding_sigma(mi.load(hf_model(), tokenizer=more, name="more")) == embedding_sigma(small_model())
 

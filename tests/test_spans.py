@@ -300,7 +300,10 @@ def test_prompts_that_are_too_long_are_refused() -> None:
     from mechinterp.models.model import Model
 
     # all that tokenise asks of a model
-    room = SimpleNamespace(tokenizer=word_level(WORDS), n_ctx=6, name="tiny", layout=SimpleNamespace(stack=""))
+    room = SimpleNamespace(
+        tokenizer=word_level(WORDS), n_ctx=6, name="tiny", layout=SimpleNamespace(stack=""),
+        framed=lambda prompt: prompt, check_rows=lambda ids: None,
+    )  # fmt: skip
     fits = Prompt("{} b c d e f", "a", "g")  # the last answer token is never fed to the model
     assert len(Model.tokenise(room, fits)) == 6
     assert Model.tokenise(room, fits).answer_ids == (7,)

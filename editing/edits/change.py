@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, ClassVar, Self
-
-from torch import Tensor
+from typing import ClassVar
 
 from ...models.model import Model
 from ...runs.hashing import tensor_hash
+from .stored import Stored
 
 WEIGHTS, ACTIVATIONS, INPUT, ANSWERS = "weights", "activations", "input", "answers"
 """What a change can act on."""
 
 
-class Change(ABC):
+class Change(Stored):
     """One change of a model, frozen and compared by what it holds.
 
     Every kind keeps seven laws (tests/test_change_laws.py): holding nothing, or asked outside its scope, it leaves the
@@ -31,25 +29,8 @@ class Change(ABC):
     padding and a cache make no difference.
     """
 
-    kind: ClassVar[str]
-    """Its name in files."""
     acts_on: ClassVar[str]
     """`WEIGHTS`, `ACTIVATIONS`, `INPUT` or `ANSWERS`."""
-
-    @property
-    @abstractmethod
-    def tensors(self) -> Mapping[str, Tensor]:
-        """All it holds that is a tensor, by names without blanks."""
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """All else it holds, as JSON gives it back."""
-        return {}
-
-    @classmethod
-    @abstractmethod
-    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
-        """The change that `tensors` and `header` are of."""
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -64,7 +45,7 @@ class Change(ABC):
             digest.update(f"{name} {tensor_hash(self.tensors[name])}".encode())
         return digest.hexdigest()
 
-    def check(self, model: Model, made_for: str = "") -> None:  # noqa: B027 - most kinds have something to look at, not all
+    def check(self, model: Model, made_for: str = "") -> None:
         """Refuse a model it cannot act on, whatever its weights.
 
         Args:

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from torch import Tensor
 
+from .stored import Stored
 
-class Scope(ABC):
+
+class Scope(Stored):
     """Which prompts are meant, by their text."""
-
-    kind: ClassVar[str]
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """All it holds that is a tensor."""
-        return {}
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """All else it holds, as JSON gives it back."""
-        return {}
-
-    @classmethod
-    @abstractmethod
-    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
-        """The scope that these are of."""
 
     @abstractmethod
     def holds(self, texts: Sequence[str]) -> list[bool]:

@@ -16,10 +16,10 @@ from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
 from . import options
 from .edit_report import print_report
-from .edit_words import check_method
 from .layer_moments import check_moments, layer_moments
 from .results import kept
 from .screen import Console
+from .words import check_method
 
 if TYPE_CHECKING:
     from ..editing import Editor, EditRequest, EditSequence

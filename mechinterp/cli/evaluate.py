@@ -14,7 +14,9 @@ from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
 from . import options
-from .evaluate_words import (
+from .results import kept
+from .screen import Console
+from .words import (
     GROUPS,
     layers_given,
     layers_needed,
@@ -24,8 +26,6 @@ from .evaluate_words import (
     ways_of,
     words_of,
 )
-from .results import kept
-from .screen import Console
 
 if TYPE_CHECKING:
     from ..analysis import Leaderboard, Portability, References

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
+from ..given import MAX_SEED
 from ..runs.terminal import brief
 from .screen import leave_word
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from ..facts.prompts import Fact
     from ..models.model import Model
-
-LARGEST_SEED = 2**63 - 1
 
 _NAMED = 5
 """Facts that are named where some are left out."""
@@ -52,8 +51,8 @@ def finite(value: float | None) -> float | None:
 
 
 def _seed(value: int) -> int:
-    if not 0 <= value <= LARGEST_SEED:
-        raise typer.BadParameter(f"{brief(value)} is no seed; give a whole number from 0 to {LARGEST_SEED}")
+    if not 0 <= value <= MAX_SEED:
+        raise typer.BadParameter(f"{brief(value)} is no seed; give a whole number from 0 to {MAX_SEED}")
     return value
 
 

@@ -340,7 +340,7 @@ class Model:
         hooks: Sequence[Hook] = (),
         *,
         grad: bool = False,
-        stands_for: Int[Tensor, "prompt pos"] | None = None,
+        stands_for: Int[Tensor, "prompt whole"] | None = None,
         **arguments: Any,
     ) -> Float[Tensor, "row kept vocab"]:
         """A forward of the bridge: every one of this project goes through here, and so through the door (`door.py`).

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...facts.spans import FIRST_SUBSEQUENT, FURTHER, LAST, TokenisedPrompt
-from ...given import Wholes, one_or_more, whole, wholes
+from ...given import Borders, Wholes, borders, one_or_more, wholes
 from .documented import documented
 
 _EVERY = "every"
@@ -30,7 +30,7 @@ class Position:
     """
 
     role: str
-    index: int | tuple[int | None, int | None, int | None] | None = None
+    index: int | Borders | None = None
     chosen: tuple[int, ...] = ()
 
     def __getitem__(self, index: Wholes | slice) -> Position:
@@ -119,13 +119,7 @@ def at(*indices: Wholes) -> Position:
 
 def _choice(role: str, index: Wholes | slice) -> Position:
     if isinstance(index, slice):
-        start, stop, step = (
-            None if part is None else whole(part, f"a border of {role}[...]")
-            for part in (index.start, index.stop, index.step)
-        )
-        if step == 0:
-            raise UsageError(f"a slice of {role} with the step 0 goes nowhere; give another step")
-        return Position(role, (start, stop, step))
+        return Position(role, borders(index, role))
     numbers = wholes(index, f"a token of {role}")
     if not numbers:
         raise UsageError(f"no token of {role} is named; give at least one")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import SupportsIndex
 
 from ...errors import UsageError
-from ...given import Wholes, one_or_more, whole, wholes
+from ...given import Borders, Wholes, borders, one_or_more, whole, wholes
 from ...models import layout as names
 from ...models.layout import Layout
 from .documented import component_text, documented
@@ -24,7 +24,7 @@ class Layers:
     """Which layers: all, some (by index or slice), or an axis of windows."""
 
     chosen: tuple[int, ...] | None = None
-    slice: tuple[int | None, int | None, int | None] | None = None
+    slice: Borders | None = None
     window: int | None = None
 
     def resolve(self, n_layers: int, centre: int | None = None) -> tuple[int, ...]:
@@ -97,13 +97,7 @@ class Component:
         if self.name == names.EMBED:
             raise UsageError("the embedding has no layers; write embed @ subject")
         if isinstance(index, slice):
-            start, stop, step = (
-                None if part is None else whole(part, f"a border of {self.name}[...]")
-                for part in (index.start, index.stop, index.step)
-            )
-            if step == 0:
-                raise UsageError(f"a slice of {self.name} with the step 0 goes nowhere; give another step")
-            return replace(self, layers=Layers(slice=(start, stop, step)))
+            return replace(self, layers=Layers(slice=borders(index, self.name)))
         return replace(self, layers=Layers(chosen=wholes(index, f"a layer of {self.name}")))
 
     def window(self, width: SupportsIndex) -> Component:
