@@ -12,7 +12,7 @@ import torch
 from .. import analysis, atlas
 from ..analysis.intervals import why_no_interval, with_interval
 from ..analysis.plots.style import save_figure
-from ..editing import Edit, RomeReport, SecondMoment, rome
+from ..editing import Edit, RomeReport, SecondMoment, r_rome
 from ..errors import MechinterpError
 from ..facts.prompts import Fact
 from ..models.loading import load
@@ -129,7 +129,7 @@ def _points(row: pd.Series) -> str:
 
 
 def _edit_one(console: Console, model: Model, moment: SecondMoment, fact: Fact, out: Path, seed: int) -> None:
-    edit = rome(model, fact, EDIT_LAYER, moments=moment, seed=seed)
+    edit = r_rome(model, fact, EDIT_LAYER, moments=moment, seed=seed)
     edit.save(out / "edit.safetensors")
     report = edit.report
     assert isinstance(report, RomeReport)
@@ -164,7 +164,7 @@ def _edit_many(
         model,
         facts,
         [EDIT_LAYER],
-        lambda fact, layer: rome(model, fact, layer, moments=moment, seed=seed, allow_disabling=True),
+        lambda fact, layer: r_rome(model, fact, layer, moments=moment, seed=seed, allow_disabling=True),
         progress=progress,
     )
     summary = analysis.layer_summary(frame, seed=seed)
