@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
+import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import typeguard
@@ -27,7 +29,11 @@ CONFIGURATION = typeguard.TypeCheckConfiguration(
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the arguments given to `function`, and what it returns, against its annotations."""
+    """Check the arguments given to `function`, or what it returns, against its annotations.
+
+    Of the two stand-ins of a function the one that says what is returned (the other's result is `Any`) is handed the
+    arguments again; they were checked by the other, in whose dimensions the result is then measured.
+    """
     if inspect.isclass(function):  # jaxtyping sees to the `__init__` of dataclasses itself
         return function
     try:
@@ -35,31 +41,116 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     except NameError:
         return function
     signature = inspect.signature(function)
+    hint = hints.pop("return", Any)
+    if hint is not Any:
+        returns = surely(hint)
+
+        @functools.wraps(function)
+        def result_checked(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if not returns(result):
+                typeguard.check_type_internal(result, hint, memo_of(signature, args))
+            return result
+
+        return result_checked
+
+    parameters = signature.parameters
+    checks = {name: (surely(hint), hint) for name, hint in hints.items()}
+    positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    several = {p.kind: p.name for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+    def check(name: str | None, value: Any, args: tuple[Any, ...]) -> None:
+        sure, hint = checks.get(name, (always, Any))
+        if not sure(value):
+            typeguard.check_type_internal(value, hint, memo_of(signature, args))
 
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        memo = typeguard.TypeCheckMemo({}, {}, self_type=owner(signature, args), config=CONFIGURATION)
-        given = signature.bind(*args, **kwargs).arguments  # defaults are left out: nobody passed them
-        for name, value in given.items():
-            if name in hints:
-                for item in items(signature.parameters[name], value):
-                    typeguard.check_type_internal(item, hints[name], memo)
-        result = function(*args, **kwargs)
-        if "return" in hints:
-            typeguard.check_type_internal(result, hints["return"], memo)
-        return result
+    def arguments_checked(*args: Any, **kwargs: Any) -> Any:
+        for name, value in zip(positional, args, strict=False):
+            check(name, value, args)
+        for value in args[len(positional) :]:
+            check(several.get(inspect.Parameter.VAR_POSITIONAL), value, args)
+        for name, value in kwargs.items():  # defaults are left out: nobody passed them
+            check(name if name in parameters else several.get(inspect.Parameter.VAR_KEYWORD), value, args)
+        return function(*args, **kwargs)
 
-    return wrapper
+    return arguments_checked
 
 
-def items(parameter: inspect.Parameter, value: Any) -> Iterator[Any]:
-    """The values that an annotation speaks of: each one of `*args` and `**kwargs`, else the value itself."""
-    if parameter.kind is parameter.VAR_POSITIONAL:
-        yield from value
-    elif parameter.kind is parameter.VAR_KEYWORD:
-        yield from value.values()
-    else:
-        yield value
+Predicate = Callable[[Any], bool]
+
+
+def always(value: Any) -> bool:
+    return True
+
+
+def never(value: Any) -> bool:
+    return False
+
+
+def surely(hint: Any) -> Predicate:
+    """Whether typeguard would surely let a value pass, found out faster than by asking it; where in doubt, it is asked.
+
+    Types are looked at in the order in which typeguard looks at them, so that dimensions are bound as it binds them.
+    """
+    if hint in (Any, object):
+        return always
+    if hint is None:
+        return lambda value: value is None
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _any_of([surely(part) for part in parts])
+    if origin in _ITERATED:
+        return lambda value: isinstance(value, origin)
+    if origin is tuple and len(parts) == 2 and parts[1] is ...:
+        return _all_of(tuple, surely(parts[0]))
+    if origin is tuple:
+        each = [surely(part) for part in parts]
+        return lambda value: (
+            type(value) is tuple and len(value) == len(each) and all(one(v) for one, v in zip(each, value, strict=True))
+        )
+    if origin in _COLLECTIONS and len(parts) == 1:
+        return _all_of(origin, surely(parts[0]))
+    if origin in (dict, Mapping):
+        keys, values = map(surely, parts)
+        return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in value.items())
+    return _instance_of(origin if _is_own(origin) else hint)
+
+
+_ITERATED = (Iterator, Iterable, Generator)
+_COLLECTIONS = (list, set, frozenset, Sequence)
+
+
+def _is_own(kind: Any) -> bool:
+    """A class whose parameters typeguard does not look into."""
+    return inspect.isclass(kind) and kind.__module__.startswith("mechinterp")
+
+
+def _instance_of(hint: Any) -> Predicate:
+    plain = (
+        isinstance(hint, type)
+        and not isinstance(hint, types.GenericAlias)
+        and not issubclass(hint, tuple)
+        and not typing.is_typeddict(hint)
+        and not getattr(hint, "_is_protocol", False)
+    )
+    return (lambda value: isinstance(value, hint)) if plain else never
+
+
+def _any_of(each: Sequence[Predicate]) -> Predicate:
+    known = list(itertools.takewhile(lambda one: one is not never, each))
+    return lambda value: any(one(value) for one in known)
+
+
+def _all_of(kind: Any, one: Predicate) -> Predicate:
+    if one is never:
+        return lambda value: isinstance(value, kind) and not isinstance(value, str) and len(value) == 0
+    return lambda value: isinstance(value, kind) and all(map(one, value))
+
+
+def memo_of(signature: inspect.Signature, args: tuple[Any, ...]) -> typeguard.TypeCheckMemo:
+    """What typeguard knows beside a value and its hint."""
+    return typeguard.TypeCheckMemo({}, {}, self_type=owner(signature, args), config=CONFIGURATION)
 
 
 def owner(signature: inspect.Signature, args: tuple[Any, ...]) -> type | None:
