@@ -13,12 +13,16 @@ from .editors.rome import r_rome, rome
 from .editors.rome_presets import PRESET_DIFFERENCES, RomeHparams
 from .editors.supplies import Options, Supplies
 from .editors.ultraedit import UltraHparams, ultraedit
+from .edits.adapters import Codebook, Gated, Units
 from .edits.change import Change
 from .edits.edit import Edit
 from .edits.factors import Factors
+from .edits.inputs import Demonstrations
 from .edits.provenance import Provenance
 from .edits.report import BatchReport, LayerChange, Outcome, RomeReport
 from .edits.request import EditRequest
+from .edits.routed import Routed
+from .edits.scopes import Mentions, Scope
 from .edits.weights import WeightChange
 from .gradients.descent import FtHparams
 from .memory.linear_memory import LinearMemory
@@ -37,8 +41,10 @@ __all__ = [
     "BatchHparams",
     "BatchReport",
     "Change",
+    "Codebook",
     "collect_moments",
     "Convergence",
+    "Demonstrations",
     "Edit",
     "edit_each",
     "Editor",
@@ -53,6 +59,7 @@ __all__ = [
     "ft_l",
     "ft_legacy",
     "FtHparams",
+    "Gated",
     "Job",
     "kn",
     "KnHparams",
@@ -63,6 +70,7 @@ __all__ = [
     "Made",
     "memit",
     "MemitHparams",
+    "Mentions",
     "NotMade",
     "NullSpace",
     "Options",
@@ -76,11 +84,14 @@ __all__ = [
     "rome",
     "RomeHparams",
     "RomeReport",
+    "Routed",
     "sample_contexts",
+    "Scope",
     "SecondMoment",
     "Supplies",
     "ultraedit",
     "UltraHparams",
+    "Units",
     "WeightChange",
 ]
 

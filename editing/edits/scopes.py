@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from ...errors import UsageError
+from ...given import Names, names_of
 from .stored import Stored
 
 
@@ -25,12 +27,20 @@ class Mentions(Scope):
     """Prompts in which some words stand.
 
     Args:
-        words: one of them is enough.
+        words: one or several; one of them is enough.
+
+    Raises:
+        UsageError: no words.
     """
 
     kind = "mentions"
 
-    words: tuple[str, ...]
+    words: Names
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", names_of(self.words, "words"))
+        if not self.words:
+            raise UsageError("a scope of no words holds nothing; give at least one")
 
     @property
     def header(self) -> dict[str, Any]:
