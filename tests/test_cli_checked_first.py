@@ -12,7 +12,7 @@ from support.command_line import PROMPT, Call
 
 import mechinterp as mi
 from mechinterp import atlas
-from mechinterp.cli import options
+from mechinterp.cli import choosing, options
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # printed, as they are for a user
 EDIT = (*PROMPT, "--target", "Lumeria")
@@ -217,12 +217,12 @@ def test_facts_that_cannot_be_edited_are_named(call: Call, tmp_path: Path) -> No
 
 def test_a_sample_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     facts = [fact for fact in atlas.facts() if fact.known][:40] + [fact for fact in atlas.facts() if not fact.known][:2]
-    chosen = options.choose(facts, "atlas", 5, None, 3)
+    chosen = choosing.choose(facts, "atlas", 5, None, 3)
     err = " ".join(capsys.readouterr().err.split())
     assert "note: 2 of 42 facts of atlas are recorded as not known to the model, and left out" in err
     assert "note: 5 of 40 facts, chosen with seed 3" in err
-    assert chosen == options.sample(facts[:40], 5, 3)
-    assert options.choose(facts, "atlas", 50, None, 3) == facts[:40]
+    assert chosen == choosing.sample(facts[:40], 5, 3)
+    assert choosing.choose(facts, "atlas", 50, None, 3) == facts[:40]
 
 
 def test_what_is_printed_is_neither_markup_nor_steering(call: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mechinterp as mi
-from mechinterp.cli import options
+from mechinterp.cli import choosing
 
 COMMAND = ["-m", "mechinterp", "trace", "atlas", "atlas", "--limit", "10", "--draws", "2", "-q"]
 
@@ -25,7 +25,7 @@ def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def alone() -> mi.Table:
-    facts = options.choose_facts("atlas", 10, None, 0)
+    facts = choosing.choose_facts("atlas", 10, None, 0)
     return mi.trace(mi.load("atlas"), facts, draws=2, progress=False)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UsageError
 from . import options
+from .running import Running
 from .screen import Console
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -65,7 +66,7 @@ def check(
     need, have = footprint(locate(model), options.dtype_of(dtype)), memory_of(device)
     there = "" if have is None else f"; {device or 'this machine'} has {size(have)}"
     console.print(f"weights: {need or 'known only once they are read'}{there}")
-    loaded = options.load_model(model, device, dtype, threads, device_map=device_map, offload=offload)
+    loaded = Running(device, dtype, threads).load(model, device_map=device_map, offload_folder=offload)
     console.print(repr(loaded))
     bos = "adds BOS" if loaded.adds_bos else "adds no BOS"
     console.print(f"tokenizer: {type(loaded.tokenizer).__name__}, {bos}")

@@ -14,10 +14,11 @@ from ..errors import MechinterpError, UsageError
 from ..runs.files import save_somewhere, write_text
 from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
-from . import options
-from .edit_report import print_report
+from . import choosing, options
 from .layer_moments import check_moments, layer_moments
+from .printing import print_report
 from .results import kept
+from .running import DEFAULT, Running, expanded
 from .screen import Console
 from .words import check_method
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _EDIT, _REPORT, _SEQUENCE = _FILES = ("edit.safetensors", "report.json", "sequence.safetensors")
 
 
+@expanded
 def edit(
     model: options.ModelName,
     prompt: Annotated[str | None, typer.Option(help="A template with {} where the subject goes.")] = None,
@@ -69,10 +71,7 @@ def edit(
     skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
     out: options.Out = Path("edit"),
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
+    running: Running = DEFAULT,
 ) -> None:
     """Make a model complete prompts with other objects: one fact by ROME (Meng et al. 2022), or many by any editor.
 
@@ -111,14 +110,14 @@ def edit(
         raise UsageError(f"--out and --to-hf are both {str(out)!r}; give two folders")
     if to_hf is not None and (to_hf.parent != out or out.exists()):  # --out is made when it is needed
         check_export(to_hf)
-    loaded = options.load_model(model, device, dtype, threads)
+    loaded = running.load(model)
     if facts is None:
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer, chat=chat)]
     else:
         requests = [EditRequest(loaded.chat(one.prompt), one.target) for one in given] if chat else given
     method, hparams = _method(loaded, editor, preset, kl=kl)
     layers = _layers(loaded, method, hparams, layer, moments or [])
-    found = layer_moments(loaded, layers, moments or (), quiet=quiet) if method.needs_moments else None
+    found = layer_moments(loaded, layers, moments or (), quiet=running.quiet) if method.needs_moments else None
     folder.claim(*_FILES)
     sequence = EditSequence(
         loaded, method, layers, moments=found, hparams=hparams, seed=seed, allow_disabling=allow_disabling,
@@ -126,10 +125,10 @@ def edit(
     )  # fmt: skip
     refused: list[str] = []
     steps = [requests] if method.batch else [[request] for request in requests]
-    with progress_bar("edits", len(steps), shown=not quiet and len(steps) > 1) as advance:
+    with progress_bar("edits", len(steps), shown=not running.quiet and len(steps) > 1) as advance:
         for step in steps:
             try:
-                sequence.add(step, progress=not quiet and len(steps) == 1)
+                sequence.add(step, progress=not running.quiet and len(steps) == 1)
             except UsageError:
                 raise
             except MechinterpError as error:
@@ -194,9 +193,9 @@ def _request(model: Model, prompt: str, subject: str, target: str, answer: str |
 def _requests(source: str, limit: int | None, seed: int, *, skip_bad: bool) -> list[EditRequest]:
     from ..editing import EditRequest
 
-    given = options.choose_facts(source, None, None, seed, skip_bad=skip_bad)
-    found = options.with_objects(given, source, ("target_new",))
-    return [EditRequest.of(fact) for fact in options.sample(found, limit, seed)]
+    given = choosing.choose_facts(source, None, None, seed, skip_bad=skip_bad)
+    found = choosing.with_objects(given, source, ("target_new",))
+    return [EditRequest.of(fact) for fact in choosing.sample(found, limit, seed)]
 
 
 def _method(model: Model, name: str, preset: str, *, kl: bool) -> tuple[Editor[Any], Hparams]:

@@ -13,8 +13,9 @@ import typer
 from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
-from . import options
+from . import choosing, options
 from .results import kept
+from .running import DEFAULT, Running, expanded
 from .screen import Console
 from .words import (
     GROUPS,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..facts.prompts import Fact
 
 
+@expanded
 def evaluate(
     model: options.ModelName,
     facts: Annotated[str, typer.Argument(help="`atlas`, `atlas-plain`, or a CounterFact, zsRE or JSON-lines file.")],
@@ -81,10 +83,7 @@ def evaluate(
     skip_bad: options.SkipBad = False,
     seed: options.Seed = 0,
     out: options.Out = Path("evaluation"),
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    quiet: options.Quiet = False,
+    running: Running = DEFAULT,
 ) -> None:
     """Edit facts with several editors and judge all of them in the same way, every number with its 95 % interval.
 
@@ -123,8 +122,8 @@ def evaluate(
     presets_given(None, preset or [], names)
     check_moments(moments or [])
     every = read_facts(facts, skip_bad=skip_bad)
-    given = options.with_objects(options.choose(every, facts, None, relation, seed), facts, ("target_new",))
-    chosen = options.sample(given, limit, seed)
+    given = choosing.with_objects(choosing.choose(every, facts, None, relation, seed), facts, ("target_new",))
+    chosen = choosing.sample(given, limit, seed)
     check_plan(chosen, Contest(edits=ways, sizes=numbers, groups=groups, per_step=per_step))
     questions(chosen, wanted)
     held: list[str] = []
@@ -132,9 +131,9 @@ def evaluate(
         held = list(islice(read_texts(held_text, skip_bad=skip_bad), min(held_limit, sys.maxsize)))
     compared_with = _references(facts, references, wanted, skip_bad=skip_bad)
     OutFolder(out).check(*NAMES, *_files(ways, names))
-    with ranks(device or "cpu") as me:
-        quiet = quiet or not me.is_first
-        loaded = options.load_model(model, me.device(device), dtype, threads)
+    with ranks(running.device or "cpu") as me:
+        quiet = running.quiet or not me.is_first
+        loaded = running.load(model, me)
         asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
         portability = _portability(every, chosen, wanted)
         if chat and portability is not None:

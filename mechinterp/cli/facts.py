@@ -10,8 +10,9 @@ import typer
 
 from ..errors import UsageError
 from ..runs.files import write_text
-from . import options
+from . import choosing, options
 from .results import check_new
+from .running import Running
 from .screen import Console
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def facts(
     if counterfact is not None and source not in atlas.names():
         raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
     console = Console()
-    found = options.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
+    found = choosing.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
     shown = f", of which {len(rows)} are shown (--limit)" if len(rows) < len(found) else ""
     print_table(console, f"{len(found)} facts in {source}{shown}", ("prompt", "answer", "target_new", "relation"), rows)
@@ -75,7 +76,7 @@ def facts(
 
 def _check(console: Console, model: str, found: list[Fact]) -> None:
     """Tokenise every prompt and say which subjects are not found to the character."""
-    loaded = options.load_model(model)
+    loaded = Running().load(model)
     exact, inexact, failed = 0, [], []
     for fact in found:
         try:

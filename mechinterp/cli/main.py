@@ -18,7 +18,7 @@ from typer.main import get_command
 from ..errors import MechinterpError
 from ..runs.files import storage_error
 from ..runs.terminal import brief
-from . import check, demo, edit, evaluate, facts, models, moments, moments_merge, show, trace
+from . import check, demo, edit, evaluate, facts, models, moments, show, trace
 from .screen import leave_word
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "edit": edit.edit,
     "evaluate": evaluate.evaluate,
     "moments": moments.moments,
-    "moments-merge": moments_merge.moments_merge,
+    "moments-merge": moments.moments_merge,
     "facts": facts.facts,
     "show": show.show,
     "models": models.models,

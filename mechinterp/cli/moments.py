@@ -1,17 +1,19 @@
-"""`mechinterp moments`: the second moment of a layer's keys, from text."""
+"""`mechinterp moments` and `moments-merge`: the second moment of a layer's keys, from text, in one go or in parts."""
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import MechinterpError, UsageError
-from ..runs.files import write_text
+from ..errors import DamagedError, MechinterpError, UsageError
+from ..runs.files import save_somewhere, write_text
 from ..runs.folder import OutFolder
 from . import options
+from .running import DEFAULT, Running, expanded
 from .screen import Console
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ Repair = Annotated[
 ]
 
 
+@expanded
 def moments(
     model: options.ModelName,
     layer: Annotated[list[int], typer.Option("--layer", "-l", help="Which layer; repeat for several in one pass.")],
@@ -51,11 +54,8 @@ def moments(
     chat: options.Chat = False,
     skip_bad: options.SkipBad = False,
     out: options.Out = Path("moments"),
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
     max_tokens: options.MaxTokens = 4096,
-    quiet: options.Quiet = False,
+    running: Running = DEFAULT,
 ) -> None:
     """Collect C = E[k k^T], what ROME calls the uncentred covariance of keys, over a body of text.
 
@@ -89,13 +89,13 @@ def moments(
     check_texts(text or model, skip_bad=skip_bad)
     folder = OutFolder(out)
     folder.check(*names_of(layer), _CONVERGENCE)
-    with ranks(device or "cpu") as me:
-        loaded = options.load_model(model, me.device(device), dtype, threads)
+    with ranks(running.device or "cpu") as me:
+        loaded = running.load(model, me)
         for one in layer:
             loaded.layout.check_layer(one)
         texts = read_texts(text or model, skip_bad=skip_bad)
         texts = in_turns(loaded.tokenizer, texts) if chat else texts
-        shown = not quiet and me.is_first
+        shown = not running.quiet and me.is_first
         log = Console(stderr=True)
         watch = Convergence(until=wanted, told=(lambda look: log.print(str(look))) if shown else None)
         found = collect_moments(
@@ -149,3 +149,25 @@ def print_moment(moment: SecondMoment, path: Path) -> None:
             f"singular to working precision ({moment.dead_units} units never fired): edits will refuse it; give more "
             "text, or name a --repair",
         )
+
+
+def moments_merge(
+    files: Annotated[list[Path], typer.Argument(help="Files of `mechinterp moments`, of one layer of one model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", parser=options.named, metavar="FILE", help="The file to write.")],
+    repair: Repair = None,
+) -> None:
+    """Merge second moments that were collected from different texts, each weighed by its tokens.
+
+    Examples:
+
+        mechinterp moments-merge monday/layer-17.safetensors tuesday/layer-17.safetensors --out layer-17.safetensors
+    """
+    from ..editing import SecondMoment
+
+    if out.exists():
+        with suppress(DamagedError):
+            SecondMoment.load(out)  # else it is no second moment, and not overwritten
+    merged = SecondMoment.merge([SecondMoment.load(file) for file in files])
+    merged = merged if repair is None else merged.repaired(repair)
+    save_somewhere(out, merged.save, merged)
+    print_moment(merged, out)

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import MechinterpError, UsageError
 from . import options
+from .running import Running
 from .screen import Console
 
 
@@ -125,7 +126,7 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
 
 def _show_tensors(console: Console, path: Path) -> None:
     from ..editing import Edit, SecondMoment
-    from .edit_report import print_report
+    from .printing import print_report
 
     try:
         edit = Edit.load(path)
@@ -155,7 +156,7 @@ def _show_tensors(console: Console, path: Path) -> None:
 def _show_model(console: Console, name: str, device: str | None) -> None:
     from .printing import print_components
 
-    model = options.load_model(name, device)
+    model = Running(device).load(name)
     console.print(repr(model))
     console.print(f"fingerprint: {model.fingerprint()}")
     console.print(f"tokenizer: {type(model.tokenizer).__name__}, adds BOS: {model.adds_bos}")

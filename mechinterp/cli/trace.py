@@ -11,8 +11,9 @@ import typer
 from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
-from . import options
+from . import choosing, options
 from .results import kept
+from .running import DEFAULT, Running, expanded
 from .screen import Console
 
 MOST_LAYERS, MOST_SIGMAS, MOST_DRAWS = 1000, 1000.0, 100_000
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _EFFECTS, _AIE, _PROMPT = _FILES = ("effects.json", "aie.png", "prompt.png")
 
 
+@expanded
 def trace(
     model: options.ModelName,
     facts: Annotated[
@@ -54,9 +56,6 @@ def trace(
     ] = False,
     seed: options.Seed = 0,
     out: options.Out = Path("trace"),
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
     memory: options.Memory = None,
     engine: Annotated[
         str, typer.Option(help="exact: only what a patch can change; plain: every cell in full; auto: exact if it can.")
@@ -64,7 +63,7 @@ def trace(
     chat: options.Chat = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the run costs, and stop.")] = False,
     skip_bad: options.SkipBad = False,
-    quiet: options.Quiet = False,
+    running: Running = DEFAULT,
 ) -> None:
     """Causal tracing: corrupt the subject, restore one site at a time, see what brings the answer back.
 
@@ -92,7 +91,7 @@ def trace(
     if not explain:
         OutFolder(out).check(*NAMES, *_FILES)
     prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed, skip_bad=skip_bad)
-    loaded = options.load_model(model, device, dtype, threads)
+    loaded = running.load(model)
     prompts = [loaded.chat(fact) for fact in prompts] if chat else prompts
     plan = patching.plan(
         loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
@@ -101,7 +100,7 @@ def trace(
     if explain:
         Console().print(str(plan.timed()))
         return
-    table = patching.run_plan(plan, out=out, progress=not quiet)
+    table = patching.run_plan(plan, out=out, progress=not running.quiet)
     if Ranks.current().is_first:
         with kept(f"the table is in {out}: start the same run again for the rest"):
             report(table, out, seed=seed)
@@ -157,7 +156,7 @@ def _prompts(
             f"{given[0]} belongs to {'--prompt' if prompt is None else 'a fact file'}, and there is none; leave it out"
         )
     if facts is not None:
-        return options.choose_facts(facts, limit, relation, seed, skip_bad=skip_bad)
+        return choosing.choose_facts(facts, limit, relation, seed, skip_bad=skip_bad)
     if subject is None or prompt is None:
         raise UsageError("--prompt needs --subject: the words that fill its {}")
     return [Fact(Prompt(prompt, subject, answer))]
