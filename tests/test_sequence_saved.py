@@ -98,7 +98,9 @@ def test_what_it_does_not_belong_to_is_refused(tmp_path: Path) -> None:
     sequence = begun("memit")
     sequence.add([REQUESTS[0]])
     sequence.save(path)
-    with pytest.raises(UsageError, match=r"was begun on small-gpt2 \(fingerprint \w{12}\), but the model at hand is"):
+    with pytest.raises(
+        UsageError, match=r"was begun on small-gpt2 in float64 \(fingerprint \w{12}\), but the model at"
+    ):
         EditSequence.load(path, sentence_model("gpt2", seed=1), moments=moments())
     with pytest.raises(UsageError, match="needs the second moment of layer 1; pass moments="):
         EditSequence.load(path, model_of())

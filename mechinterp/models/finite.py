@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import MechinterpError
 from . import hook_checks
 from .layout import RESID, Layout
 
@@ -46,7 +47,11 @@ def cause(layout: Layout, ids: Int[Tensor, "row pos"], dtype: torch.dtype, *, pa
         dtype: the model's.
         patched: whether something was written into that forward.
     """
-    layer = unfinite_layer(layout, ids)
+    broken = "its weights, an edit that is on or a hook is broken"
+    try:
+        layer = unfinite_layer(layout, ids)
+    except MechinterpError:  # edits that are on expect other rows than these
+        return broken
     short = str(dtype).removeprefix("torch.")
     wider = "" if dtype == torch.float64 else "; a wider dtype holds more (mi.load(..., dtype='float64'), --dtype)"
     if layer is None and patched:
@@ -56,4 +61,4 @@ def cause(layout: Layout, ids: Int[Tensor, "row pos"], dtype: torch.dtype, *, pa
     where = "the logits themselves" if layer == layout.n_layers else f"the residual stream leaving layer {layer}"
     if dtype in (torch.float16, torch.bfloat16):
         return f"first not finite: {where}, which overflows {short}; load it with dtype='float32' (--dtype)"
-    return f"first not finite: {where}; its weights, an edit that is on or a hook is broken"
+    return f"first not finite: {where}; {broken}"

@@ -354,15 +354,17 @@ class Model:
 
         Raises:
             UsageError: tokens for which the model has no row.
-            MechinterpError: logits that are not finite; which prompt, where it begins and what to do.
+            MechinterpError: logits that are not finite (unless `grad`); which prompt, where it begins and what to do.
         """
         if not given.is_floating_point() and given.numel():
             self.check_rows([int(given.min()), int(given.max())])
         with settled(self.bridge, self._modules, grad=grad):
             logits: Tensor = self.bridge.run_with_hooks(given.to(self.device), fwd_hooks=[*hooks], **arguments)
-        if broken := unfinite_rows(logits):
-            rows = given[broken[:1]] if stands_for is None else stands_for
-            named = ", ".join(repr(f"{self.decode(row.tolist())[-_SHOWN:]}") for row in rows[:3])
+        # Who goes down a gradient looks at the loss, and knows more of it.
+        if not grad and (broken := unfinite_rows(logits)):
+            rows = given if stands_for is None else stands_for
+            shown = rows[broken[:1]] if stands_for is None else rows[:3]
+            named = ", ".join(repr(self.decode(row.tolist())[-_SHOWN:]) for row in shown)
             why = cause(self.layout, rows.to(self.device), self.dtype, patched=bool(hooks))
             raise MechinterpError(f"{self.name} gives logits that are no numbers for {named}: {why}")
         return logits
