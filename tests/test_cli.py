@@ -29,12 +29,12 @@ def test_no_arguments_show_the_help(call) -> None:
 
 
 def test_trace_writes_a_table_effects_and_figures(call, tmp_path: Path) -> None:
-    outcome = call("trace", "atlas", "atlas", "--limit", "3", "--draws", "2", "--out", "run", "-q", "--seed", "1")
+    outcome = call("trace", "atlas", "atlas", "--limit", "2", "--draws", "1", "--out", "run", "-q", "--seed", "1")
     assert outcome.code == 0, outcome.err
     table = mi.Table.load(tmp_path / "run" / "table.parquet")
     assert table.meta["model"] == "atlas"
     assert table.meta["seed"] == 1
-    assert len(table.prompts) == 3
+    assert len(table.prompts) == 2
     effects = json.loads((tmp_path / "run" / "effects.json").read_text())
     assert {"component", "severed", "role", "layer", "estimate", "low", "high"} <= set(
         effects["average_indirect_effects"][0]
@@ -132,7 +132,8 @@ def test_show_names_what_a_model_can_serve(call) -> None:
     assert "resid_mid: served" in outcome.out
 
 
-def test_demo_in_small(call, tmp_path: Path) -> None:
+def test_demo_in_small(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechinterp.cli.demonstration.MOMENT_TOKENS", 6000)
     outcome = call("demo", "--facts", "2", "--edits", "1", "--out", "d", "-q", "--threads", "1")
     assert outcome.code == 0, outcome.err
     for words in ("early site?", "late site?", "P(new)", "neighbourhood (NS)", "done in"):
@@ -213,13 +214,30 @@ def test_weights_that_are_not_numbers(call, tmp_path: Path) -> None:
     assert "'transformer.h.3.mlp.c_proj.bias' of nan hold NaN or infinite values" in outcome.err
 
 
-def test_an_edit_that_was_to_succeed_and_does_not_is_a_failure(call) -> None:
+def test_an_edit_that_was_to_succeed_and_does_not_is_a_failure(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechinterp.cli.layer_moments.MOMENT_TOKENS", 3000)
     outcome = call("edit", "atlas", *PROMPT, "--target", "Lumeria", "--layer", "7", "--require-success", "-q")
     assert outcome.code == 1
     assert "failed" in outcome.err
 
 
 def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (
+        "trace",
+        "atlas",
+        "atlas",
+        "--limit",
+        8,
+        "--draws",
+        1,
+        "--kinds",
+        "mlp",
+        "--severed",
+        "",
+        "--out",
+        "run",
+        "-q",
+    )
     done = tracing._trace_group
     calls = []
 
@@ -230,12 +248,12 @@ def test_ctrl_c_keeps_and_names_what_is_finished(call, tmp_path: Path, monkeypat
         return done(*args, **kwargs)
 
     monkeypatch.setattr(tracing, "_trace_group", interrupted)
-    outcome = call("trace", "atlas", "atlas", "--limit", "8", "--draws", "2", "--out", "run", "-q")
+    outcome = call(*words)
     assert outcome.code == 1
     assert "interrupted: " in outcome.err
     assert "of 8 prompts are kept in run; start the same run again to go on" in outcome.err
     monkeypatch.setattr(tracing, "_trace_group", done)
-    assert call("trace", "atlas", "atlas", "--limit", "8", "--draws", "2", "--out", "run", "-q").code == 0
+    assert call(*words).code == 0
     assert len(mi.Table.load(tmp_path / "run" / "table.parquet").prompts) == 8
 
 

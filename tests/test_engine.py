@@ -42,26 +42,26 @@ def same_tables(model: Model, prompts: list[mi.Prompt], **options: object) -> mi
 def test_it_equals_the_plain_executor(kind: str) -> None:
     model = sentence_model(kind)
     assert serves(model) is None
-    table = same_tables(model, PROMPTS, draws=3, window=2)
+    table = same_tables(model, PROMPTS, draws=2, window=2)
     assert table.meta["token_layers"] < 0.6 * table.meta["naive_token_layers"]
     assert table.meta["no_op_cells"] > 0
     assert table.meta["checked_cells"] > 0
 
 
-@pytest.mark.parametrize("window", [1, 3, 10])
+@pytest.mark.parametrize("window", [1, 10])
 def test_windows_are_clipped_as_published(window: int) -> None:
     same_tables(sentence_model(), PROMPTS[:1], draws=2, window=window)
 
 
 def test_the_published_severing_in_another_draw() -> None:
-    table = same_tables(sentence_model(), PROMPTS[:2], draws=3, window=2, reference=True, noise_level=0.5)
+    table = same_tables(sentence_model(), PROMPTS[:1], draws=2, window=2, reference=True, noise_level=0.5)
     assert table.meta["severed_within_draw"] is False
 
 
 def test_float64_agrees_to_rounding() -> None:
     model = sentence_model(dtype=torch.float64)
-    exact = mi.trace(model, PROMPTS, engine="exact", draws=2, window=2, progress=False)
-    plain = mi.trace(model, PROMPTS, engine="plain", draws=2, window=2, progress=False)
+    exact = mi.trace(model, PROMPTS[1:], engine="exact", draws=2, window=2, progress=False)
+    plain = mi.trace(model, PROMPTS[1:], engine="plain", draws=2, window=2, progress=False)
     assert np.abs(exact.frame["prob"] - plain.frame["prob"]).max() <= 1e-12
 
 
