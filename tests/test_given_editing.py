@@ -489,3 +489,12 @@ def test_one_name_of_a_metric_or_a_column() -> None:
     assert mi.analysis.plot_leaderboard(board, metrics="ES").axes
     with pytest.raises(UsageError, match="contexts is one string"):
         mi.analysis.rome_by_layer(model(), FACT, 1, {1: identity()}, contexts="{}", progress=False)
+
+
+def test_rome_takes_a_list_of_one() -> None:
+    given: dict[str, Any] = {"moments": identity(), "contexts": ("{}",), "allow_disabling": True, "progress": False}
+    request = EditRequest(Prompt("{} was born in", "Marie Curie"), "Paris")
+    assert mi.rome(model(), [request], 1, **given) == mi.rome(model(), request, 1, **given)
+    assert mi.rome(model(), [request.prompt], 1, target="Paris", **given) == mi.rome(model(), request, 1, **given)
+    with pytest.raises(UsageError, match="rome writes one fact at a time, not 2; edit them one after the other"):
+        mi.rome(model(), [request, request], 1, **given)

@@ -7,6 +7,7 @@ v* = the value that makes the model say the target                      (a train
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import SupportsIndex, Unpack
 
 import torch
@@ -76,7 +77,7 @@ r_rome = Rome(
 
 def rome(
     model: Model,
-    asked: Asked,
+    asked: Asked | Sequence[Asked],
     layer: SupportsIndex | None = None,
     *,
     target: str | None = None,
@@ -92,7 +93,7 @@ def rome(
 
     Args:
         model: the model; edits that are on take part, and the new edit then presupposes them.
-        asked: the request, or a fact or prompt to make it from.
+        asked: the request, or a fact or prompt to make it from; a list of one is that one.
         layer: which MLP; negative counts from the end; default: the published one of this model, where there
             is one (`families.toml`).
         target: the new object (of a fact: default its `target_new`).
@@ -107,6 +108,6 @@ def rome(
         MechinterpError: the edit is disabling (unless allowed), it failed (if success is required), the loss
             became NaN, or the second moment is singular.
     """
-    request = EditRequest.of(asked, target)
-    layers = None if layer is None else layer
-    return ROME(model, [request], layers, preset=preset, hparams=hparams, **given)
+    [one] = asked if isinstance(asked, (list, tuple)) and len(asked) == 1 else [asked]
+    requests = EditRequest.all_of(one, ROME.name) if isinstance(one, (list, tuple)) else [EditRequest.of(one, target)]
+    return ROME(model, requests, layer, preset=preset, hparams=hparams, **given)
