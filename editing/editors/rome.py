@@ -8,7 +8,7 @@ v* = the value that makes the model say the target                      (a train
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import SupportsIndex, Unpack
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 
@@ -108,6 +108,7 @@ def rome(
         MechinterpError: the edit is disabling (unless allowed), it failed (if success is required), the loss
             became NaN, or the second moment is singular.
     """
-    [one] = asked if isinstance(asked, (list, tuple)) and len(asked) == 1 else [asked]
-    requests = EditRequest.all_of(one, ROME.name) if isinstance(one, (list, tuple)) else [EditRequest.of(one, target)]
+    given_one: Any = asked[0] if isinstance(asked, (list, tuple)) and len(asked) == 1 else asked
+    several = isinstance(given_one, (list, tuple))
+    requests = EditRequest.all_of(given_one, ROME.name) if several else [EditRequest.of(given_one, target)]
     return ROME(model, requests, layer, preset=preset, hparams=hparams, **given)
