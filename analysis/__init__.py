@@ -12,6 +12,7 @@ from .evaluation.edit_metrics import summarise
 from .evaluation.evaluation import Evaluation, evaluate_edit, evaluate_editors, evaluate_edits
 from .evaluation.fluency import fluency
 from .evaluation.generation import Sampling, generate, generate_under_edits
+from .evaluation.knowing import known, some_known
 from .evaluation.metric_table import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS, metric_table
 from .evaluation.portability import Portability, portability_of
 from .evaluation.questions import ask_facts
@@ -59,6 +60,7 @@ __all__ = [
     "generate_under_edits",
     "indirect_effects",
     "Intervals",
+    "known",
     "layer_summary",
     "Leaderboard",
     "leaderboard",
@@ -81,6 +83,7 @@ __all__ = [
     "rome_by_layer",
     "Sampling",
     "score_answers",
+    "some_known",
     "summarise",
     "total_effects",
     "window_against_singles",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from support.command_line import PROMPT
 
 import mechinterp as mi
 from mechinterp import Edit, atlas
+from mechinterp.facts.readers import write_jsonl
 from mechinterp.patching.traces import tracing
 
 
@@ -297,3 +299,25 @@ def test_brackets_in_a_prompt_are_not_markup(call, tmp_path: Path) -> None:
     outcome = call("facts", "own.jsonl")
     assert outcome.code == 0, outcome.err
     assert "Rome [bold]is[/x] in" in outcome.out
+
+
+def test_known_facts_are_kept_and_traced(call, tmp_path: Path) -> None:
+    facts = [fact for fact in atlas.facts() if fact.known][:3]
+    wrong = mi.Fact(facts[0].prompt.with_answer(facts[0].target_new or "Tarsk"))
+    write_jsonl([replace(wrong, prompt=replace(wrong.prompt, id="wrong")), *facts], tmp_path / "four.jsonl")
+    kept = call("facts", "four.jsonl", "--model", "atlas", "--known", "--jsonl", "known.jsonl")
+    assert kept.code == 0, kept.err
+    assert "known to atlas: 3 of 4 (greedy, the whole answer), P(answer) " in kept.out
+    assert [fact.id for fact in mi.read_facts(tmp_path / "known.jsonl")] == [fact.id for fact in facts]
+    assert all(fact.known for fact in mi.read_facts(tmp_path / "known.jsonl"))
+    cheap = ("--kinds", "mlp", "--severed", "", "--draws", 1, "-q")
+    traced = call("trace", "atlas", "four.jsonl", "--known", "--limit", 2, *cheap, "--out", "run")
+    assert traced.code == 0, traced.err
+    assert "note: 2 facts that atlas knows, among 4 that were asked in the order of seed 0" in traced.err
+    assert set(mi.Table.load(tmp_path / "run" / "table.parquet").prompts) <= {fact.prompt.name for fact in facts}
+    (tmp_path / "wrong.jsonl").write_text((tmp_path / "four.jsonl").read_text().splitlines()[0])
+    none = call("trace", "atlas", "wrong.jsonl", "--known", *cheap)
+    assert none.code == 2
+    assert "atlas says the answer of none of the 1 facts by itself; give others" in none.err
+    assert "--known asks a model; give it with --model" in call("facts", "four.jsonl", "--known").err
+    assert "--known belongs to a fact file" in call("trace", "atlas", *PROMPT, "--known").err

@@ -14,7 +14,7 @@ from ...models.asking import asking
 from ...models.model import Model
 from .answer_rows import AnswerRows, Sheet
 
-Pair = tuple[str | Question | Prompt | Fact, str] | Question | Prompt
+Pair = tuple[str | Question | Prompt | Fact, str] | Question | Prompt | Fact
 """A text and its answer."""
 
 
@@ -39,7 +39,7 @@ def score_answers(model: Model, pairs: Iterable[Pair], *, batch_size: int = 64) 
         UsageError: a pair too long for the model, or something that is none; batches of nothing.
         MechinterpError: the model's log-probabilities are not finite.
     """
-    asked = [_question(pair) for pair in ([pairs] if isinstance(pairs, (Question, Prompt, str)) else pairs)]
+    asked = [_question(pair) for pair in ([pairs] if isinstance(pairs, (Question, Prompt, Fact, str)) else pairs)]
     frame = score_rows(model, AnswerRows.of(model, asked), batch_size=batch_size)
     frame.insert(0, "text", pd.Series([one.text for one in asked], dtype=str))
     frame.insert(1, "answer", pd.Series([one.answer for one in asked], dtype=str))
@@ -49,8 +49,8 @@ def score_answers(model: Model, pairs: Iterable[Pair], *, batch_size: int = 64) 
 def _question(pair: object) -> Question:
     if isinstance(pair, Question):
         return pair
-    if isinstance(pair, Prompt):
-        return Question.of(pair)
+    if isinstance(pair, (Prompt, Fact)):
+        return Question.of(prompt_of(pair))
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UsageError(
             f"{pair!r:.80} is no pair of a text and an answer; give a list such as [('Rome is in', 'Italy')]"

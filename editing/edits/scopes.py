@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from ...errors import UsageError
 from ...given import Names, names_of
 from .stored import Stored
 
@@ -27,10 +26,7 @@ class Mentions(Scope):
     """Prompts in which some words stand.
 
     Args:
-        words: one or several; one of them is enough.
-
-    Raises:
-        UsageError: no words.
+        words: one or several, of which one is enough; none: no prompt is meant.
     """
 
     kind = "mentions"
@@ -39,8 +35,6 @@ class Mentions(Scope):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", names_of(self.words, "words"))
-        if not self.words:
-            raise UsageError("a scope of no words holds nothing; give at least one")
 
     @property
     def header(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from .screen import leave_word
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
+    from ..models.model import Model
 
 _NAMED = 5
 """Facts that are named where some are left out."""
@@ -64,6 +65,21 @@ def with_objects(facts: list[Fact], source: str, fields: Sequence[str]) -> list[
             said(f"left out: {len(lacking)} of {len(facts)} facts of {source} have no {field} ({named})")
         facts = [fact for fact in facts if getattr(fact, field) is not None]
     return facts
+
+
+def known_to(model: Model, facts: list[Fact], limit: int | None, seed: int, *, quiet: bool) -> list[Fact]:
+    """A seeded sample of the facts that a model knows, which is said.
+
+    Raises:
+        UsageError: it knows none.
+    """
+    from ..analysis import some_known
+
+    found, asked = some_known(model, facts, limit or len(facts), seed=seed, progress=not quiet)
+    if not found:
+        raise UsageError(f"{model.name} says the answer of none of the {asked} facts by itself; give others")
+    said(f"{len(found)} facts that {model.name} knows, among {asked} that were asked in the order of seed {seed}")
+    return found
 
 
 def of_relation(facts: list[Fact], relation: str | None, source: str) -> list[Fact]:

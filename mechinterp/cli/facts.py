@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from .screen import Console
 
 if TYPE_CHECKING:
     from ..facts.prompts import Fact
+    from ..models.model import Model
 
 
 def facts(
@@ -31,6 +33,10 @@ def facts(
             callback=options.model_name, help="Check that each subject is found under this model's tokenizer."
         ),
     ] = None,
+    known: Annotated[
+        bool,
+        typer.Option("--known", help="With --model: ask it, and keep the facts whose whole answer it says itself."),
+    ] = False,
     jsonl: Annotated[Path | None, typer.Option(help="Write all of them as JSON lines to this file.")] = None,
     counterfact: Annotated[
         Path | None, typer.Option(help="Write the bundled facts in the CounterFact shape to this file.")
@@ -45,6 +51,8 @@ def facts(
 
         mechinterp facts known_1000.json --model gpt2
 
+        mechinterp facts known_1000.json --model gpt2 --known --jsonl known.jsonl
+
         mechinterp facts atlas --counterfact atlas.json
     """
     from .. import atlas
@@ -54,6 +62,8 @@ def facts(
 
     if counterfact is not None and relation is not None:
         raise UsageError("--counterfact writes every fact of a bundled model; leave --relation out, or use --jsonl")
+    if known and model is None:
+        raise UsageError("--known asks a model; give it with --model")
     for written in (jsonl, counterfact):
         if written is not None:
             check_new(written)
@@ -61,11 +71,14 @@ def facts(
         raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
     console = Console()
     found = choosing.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
+    loaded = None if model is None else Running().load(model)
+    if known and loaded is not None:
+        found = _known(console, loaded, found)
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
     shown = f", of which {len(rows)} are shown (--limit)" if len(rows) < len(found) else ""
     print_table(console, f"{len(found)} facts in {source}{shown}", ("prompt", "answer", "target_new", "relation"), rows)
-    if model is not None:
-        _check(console, model, found)
+    if loaded is not None:
+        _check(console, loaded, found)
     if jsonl is not None:
         write_jsonl(found, jsonl)
         console.print(f"written: {jsonl}")
@@ -74,13 +87,26 @@ def facts(
         console.print(f"written: {counterfact}")
 
 
-def _check(console: Console, model: str, found: list[Fact]) -> None:
+def _known(console: Console, model: Model, facts: list[Fact]) -> list[Fact]:
+    """Those that the model completes right; it is said how many."""
+    from .. import analysis
+
+    asked = choosing.with_objects(facts, "the facts", ("answer",))
+    frame = analysis.known(model, asked)
+    found = [replace(fact, known=True) for fact, known in zip(asked, frame["known"], strict=True) if known]
+    chance = f", P(answer) {frame.loc[frame['known'], 'prob'].median():.3f} in the middle" if found else ""
+    console.print(f"known to {model.name}: {len(found)} of {len(asked)} (greedy, the whole answer){chance}")
+    if not found:
+        raise UsageError(f"{model.name} knows none of these facts; give others")
+    return found
+
+
+def _check(console: Console, model: Model, found: list[Fact]) -> None:
     """Tokenise every prompt and say which subjects are not found to the character."""
-    loaded = Running().load(model)
     exact, inexact, failed = 0, [], []
     for fact in found:
         try:
-            tokenised = loaded.tokenise(fact.prompt)
+            tokenised = model.tokenise(fact.prompt)
         except UsageError as error:
             failed.append(str(error))
             continue

@@ -37,6 +37,9 @@ def trace(
     answer: Annotated[str | None, typer.Option(help="The answer; default: the model's own next token.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Trace a seeded sample of this many facts.")] = None,
     relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
+    known: Annotated[
+        bool, typer.Option("--known", help="Ask the model first, and trace facts whose whole answer it says itself.")
+    ] = False,
     kinds: Annotated[str, typer.Option(help="What to restore, comma-separated: resid,mlp,attn.")] = "resid,mlp,attn",
     severed: Annotated[str, typer.Option(help="What to sever while the residual is restored: mlp,attn.")] = "mlp,attn",
     window: Annotated[
@@ -90,9 +93,14 @@ def trace(
     _check(engine, kinds=_words(kinds), severed=_words(severed), out=out)
     if not explain:
         OutFolder(out).check(*NAMES, *_FILES)
-    prompts = _prompts(facts, prompt, subject, answer, limit, relation, seed, skip_bad=skip_bad)
+    if known and facts is None:
+        raise UsageError("--known belongs to a fact file, and there is none; leave it out")
+    sampled = None if known else limit  # of the known ones, once they are
+    prompts = _prompts(facts, prompt, subject, answer, sampled, relation, seed, skip_bad=skip_bad)
+    prompts = choosing.with_objects(prompts, facts or "", ("answer",)) if known else prompts
     loaded = running.load(model)
     prompts = [loaded.chat(fact) for fact in prompts] if chat else prompts
+    prompts = choosing.known_to(loaded, prompts, limit, seed, quiet=running.quiet) if known else prompts
     plan = patching.plan(
         loaded, prompts, kinds=_words(kinds), severed=_words(severed), window=window, sigmas=sigmas, draws=draws,
         seed=0 if reference else seed, reference=reference, engine=engine, memory=memory,
