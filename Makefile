@@ -2,6 +2,7 @@
 # tested versions in constraints.txt. Afterwards they start at once, until pyproject.toml or constraints.txt changes.
 #
 #   make test   the tests; PYTEST_ARGS="-k rome" and the like reach pytest
+#   make test-quick   those of them that take no more than a moment: before each commit
 #   make demo   locate and edit a fact in the bundled model, in about a minute on a laptop
 #   make lint   ruff and mypy
 #   make matrix write docs/architectures.md and mechinterp/models/architectures.json from what the tests find
@@ -17,14 +18,17 @@ TORCH_INDEX ?=
 # For `make latest`, where the newest torch cannot be had: TORCH=torch==2.13.0
 TORCH ?= torch
 # Several processes, of which each holds a model: no more than four, and the tests of a file stay together.
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: test demo lint matrix latest clean
+.PHONY: test test-quick demo lint matrix latest clean
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-quick: $(VENV)/ready
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) -m "not slow"
 
 demo: $(VENV)/ready
 	@echo "make demo: $(VENV)/bin/python ($$($(VENV)/bin/python -V)), made with PYTHON=$(PYTHON); other choices: PYTHON, VENV, TORCH_INDEX"

@@ -33,6 +33,28 @@ hypothesis.settings.register_profile("mechinterp", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("mechinterp")
 
 
+SLOW = (
+    "test_tutorials", "test_trace_ranks", "test_injection", "test_leaderboard", "test_moments_ranks", "test_readme",
+    "test_install", "test_ranks", "test_matrix", "test_cli", "test_values", "test_ultraedit", "test_run_directory",
+    "test_engine", "test_golden_trace", "test_rome", "test_door", "test_bundled", "test_half_precision",
+    "test_engine_random_programs", "test_engine_architectures", "test_evaluate_cli", "test_editors", "test_trace",
+    "test_knowledge_neurons", "test_moments_resume", "test_patching_laws", "test_own_files_cli", "test_evaluation",
+    "test_ft", "test_t5", "test_chat_cli", "test_guests", "test_patching_oracle", "test_moments_cli",
+    "test_golden_rome", "test_evaluation_together", "test_change_laws", "test_fluency",
+)  # fmt: skip
+"""Files that start processes, go whole ways or try many models: `make test-quick` leaves them out, all others run them
+first (the longest above), so that no process is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow files and put them in front; the order within a file stays."""
+    places = {name: place for place, name in enumerate(SLOW)}
+    for item in items:
+        if item.path.stem in places:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Each test starts from the same random numbers, whichever ran before it."""

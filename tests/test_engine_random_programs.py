@@ -176,7 +176,7 @@ def test_it_equals_the_plain_executor_on_random_programs() -> None:
     changes: list[float] = []
 
     @given(cases())
-    @settings(max_examples=45)
+    @settings(max_examples=25)
     def check(case: Case) -> None:
         model = small_model(case.kind, adds_bos=case.adds_bos)
         exact, plain = (

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import mechinterp as mi
+from mechinterp import UsageError
 from mechinterp.cli import choosing
+from mechinterp.patching.traces import tracing
+from mechinterp.runs.ranks import Ranks
 
 COMMAND = ["-m", "mechinterp", "trace", "atlas", "atlas", "--limit", "10", "--draws", "2", "-q"]
 
@@ -67,12 +72,8 @@ def test_a_process_that_dies_loses_nobody_elses_work(tmp_path: Path, alone: mi.T
     assert all((out / "shards" / name).stat().st_mtime_ns == time for name, time in kept.items())
 
 
-def test_several_processes_need_a_folder(tmp_path: Path) -> None:
-    script = tmp_path / "no_folder.py"
-    script.write_text(
-        "import mechinterp as mi\nmi.trace(mi.load('atlas'), mi.atlas.known_facts()[:2], progress=False)\n",
-        encoding="utf-8",
-    )
-    done = torchrun(str(script))
-    assert done.returncode != 0
-    assert "several processes trace into one run directory; give out= (--out)" in done.stderr
+def test_several_processes_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(Ranks.current(), world=2)
+    monkeypatch.setattr(tracing, "ranks", lambda device: nullcontext(two))
+    with pytest.raises(UsageError, match="several processes trace into one run directory; give out= "):
+        mi.trace(mi.load("atlas"), mi.atlas.known_facts()[:2], progress=False)

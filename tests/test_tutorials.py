@@ -25,7 +25,6 @@ def test_the_tutorials_are_there() -> None:
     assert TUTORIALS == ["01_your_first_patch.py", "02_find_a_fact_and_move_it.py"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_runs_in_a_fresh_kernel(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # nobody's own start-up files
