@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm, t
 
 from ..errors import UsageError
+from ..given import number, seed_of, whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -126,6 +127,7 @@ def bootstrap_of_means(
     `statistic` maps means over units, in the last dimension, to the number.  `n` counts the units with every
     column.
     """
+    values = numbers(values)
     estimate, replicates, _, groups = _replicates(values, level, resamples, seed, cluster)
     ends = percentile(statistic(replicates), level, int(groups.min()))
     whole = np.asarray((~np.isnan(values)).all(axis=1).sum())
@@ -136,7 +138,9 @@ def resampling_weights(
     n: int, resamples: int, seed: int = 0, cluster: Sequence[object] | None = None
 ) -> Float[np.ndarray, "resamples n"]:
     """How often each of `n` units stands in each bootstrap sample."""
-    rng = np.random.default_rng(seed)
+    if whole(resamples, "resamples") < 1:
+        raise UsageError(f"resamples={resamples} draws no bootstrap sample; 2000 is usual")
+    rng = np.random.default_rng(seed_of(seed))
     if cluster is None:
         return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
     if len(cluster) != n:
@@ -161,6 +165,7 @@ def percentile(
         groups: per cell (or for all) how many units, or clusters, were drawn: NaN below `MIN_UNITS`, the plain
             percentiles from `FEW_UNITS` on.
     """
+    check_level(level)
     cells = replicates.shape[1:]
     flat, counts = replicates.reshape(len(replicates), -1), np.broadcast_to(groups, cells).ravel()
     low, high = np.full(flat.shape[1], np.nan), np.full(flat.shape[1], np.nan)
@@ -241,16 +246,38 @@ def why_no_interval(units: int, what: str) -> str:
     )
 
 
+def numbers(values: object) -> Array:
+    """An array of numbers from whatever holds them: a list, a column, a tensor.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"values is {values!r:.60}, which holds no numbers; give an array, one row per unit"
+        ) from error
+
+
+def check_level(level: float) -> None:
+    """Refuse what is no coverage.
+
+    Raises:
+        UsageError: no number between 0 and 1.
+    """
+    if not 0 < number(level, "level") < 1:
+        raise UsageError(f"level={level} is not a coverage between 0 and 1; 0.95 is usual")
+
+
 def _replicates(
     values: Array, level: float, resamples: int, seed: int, cluster: Sequence[object] | None
 ) -> tuple[Array, Array, Array, Array]:
     """Means, resampled means, and per cell how many units and how many groups drawn together hold a value."""
+    values = numbers(values)
     if values.ndim == 0 or len(values) == 0:
         raise UsageError("there is nothing to average: no prompt (or record) is left; check what was excluded and why")
-    if not 0 < level < 1:
-        raise UsageError(f"level={level} is not a coverage between 0 and 1; 0.95 is usual")
-    if resamples < 1:
-        raise UsageError(f"resamples={resamples} draws no bootstrap sample; 2000 is usual")
+    check_level(level)
     if np.isinf(values).any():
         raise UsageError("an infinite value cannot be averaged; use a metric that is finite (prob, logit_diff)")
     flat = values.reshape(len(values), -1).astype(float)

@@ -12,6 +12,13 @@ LR_RULES = ("absolute", "relative")
 """Learning rates as they are, or in units of what is trained."""
 
 
+def _plain(value: Any) -> Any:
+    """A number of NumPy or PyTorch as Python's."""
+    if not hasattr(value, "tolist"):
+        raise UsageError(f"{value!r:.60} is no hyper-parameter that a file could keep; give a plain number or text")
+    return value.tolist()
+
+
 @dataclass(frozen=True)
 class Hparams:
     """Frozen figures with ranges; `method` names whose they are in messages."""
@@ -37,7 +44,7 @@ class Hparams:
 
     def plain(self) -> dict[str, Any]:
         """As JSON gives them back: tuples become lists."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_plain))
         return found
 
     def _one_of(self, **allowed: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, SupportsFloat, SupportsIndex, TypeGuard, TypeVar
 
 from .errors import UsageError
 
@@ -70,9 +70,20 @@ def wholes(given: object, name: str) -> tuple[int, ...]:
     Raises:
         UsageError: something else, a text or a mapping among them.
     """
-    if isinstance(given, (str, bytes, Mapping)) or not _is_several(given):
+    if isinstance(given, (str, bytes, Mapping)) or not is_several(given):
         return (whole(given, name),)
-    return tuple(whole(value, name) for value in given)  # type: ignore[attr-defined]
+    return tuple(whole(value, name) for value in given)
+
+
+def flag(value: object, name: str) -> bool:
+    """True or False: Python's, or NumPy's; a word such as "no" would count as True.
+
+    Raises:
+        UsageError: something else.
+    """
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise UsageError(f"{name} is {value!r:.60}; give True or False")
+    return bool(value)
 
 
 def one_or_more(given: tuple[Wholes, ...]) -> Wholes:
@@ -126,7 +137,7 @@ def texts_of(given: object, name: str) -> Iterable[str]:
     """
     if isinstance(given, (str, bytes)):
         raise UsageError(f"{name} is one string; give a list of texts, [{given!r:.60}]")
-    if not isinstance(given, Iterable):
+    if not is_several(given):
         raise UsageError(f"{name} is {given!r:.60}, which is no list of texts")
     return (_text(one, name) for one in given)
 
@@ -147,7 +158,7 @@ def several(given: object, kind: type[T] | tuple[type[T], ...], name: str, hint:
         return (given,)
     if isinstance(given, (str, bytes)):
         raise UsageError(f"{name} is one string, {given!r:.60}; give a list of {hint}")
-    if not isinstance(given, Iterable):
+    if not is_several(given):
         raise UsageError(f"{name} is {given!r:.60}; give a list of {hint}")
     found: list[T] = []
     for one in given:
@@ -184,6 +195,6 @@ def _text(one: Any, name: str) -> str:
     return one
 
 
-def _is_several(given: object) -> bool:
+def is_several(given: object) -> TypeGuard[Iterable[Any]]:
     """Whether it has parts; an array or tensor of no dimension is a number."""
     return getattr(given, "ndim", 1) > 0 and isinstance(given, Iterable)

@@ -23,6 +23,7 @@ from mechinterp.reading.facts import read_facts
 from mechinterp.reading.texts import read_texts
 from mechinterp.runs import files, tensors
 from mechinterp.runs.files import clear_aside, save_somewhere, write_text, written_aside
+from mechinterp.runs.folder import OutFolder
 from mechinterp.runs.frames import read_frame, read_frame_meta, write_frame
 from mechinterp.runs.tensors import read_tensors, write_tensors
 
@@ -200,3 +201,15 @@ def test_a_result_goes_to_a_second_place(tmp_path: Path, monkeypatch: pytest.Mon
         save_somewhere(tmp_path / "r.txt", never, result)
     assert lost.value.result is result
     assert isinstance(lost.value, MechinterpError)
+
+
+@pytest.mark.parametrize("name", ["half a \ud83d character", "a\0b"])
+def test_what_no_file_can_be_called(name: str, tmp_path: Path) -> None:
+    sentence = "no file can be called .*; give another name"
+    for work in (
+        lambda: write_text(tmp_path / name, "it"),
+        lambda: read_frame(tmp_path / name),
+        lambda: OutFolder(str(tmp_path / name)),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            work()

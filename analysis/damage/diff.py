@@ -10,6 +10,7 @@ from ...editing import Edit
 from ...editing.edits.row_edits import RowEdits
 from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from ..evaluation.answer_rows import AnswerRows
 from ..evaluation.row_scoring import score_under_edits
@@ -27,6 +28,7 @@ EDITS_AT_ONCE = 64
 """Edits that share their forwards."""
 
 
+@public
 def diff(
     model: Model,
     edits: Edits,

@@ -25,6 +25,7 @@ from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Facts, Prompt, facts_of
 from ...models.model import Model
 from ...patching.plain.executor import forward
+from ...public import public
 from .known_facts import Edits, facts_of_edits, kin_of, made_edits, requests_of
 
 _SMALLEST = 1e-30
@@ -43,6 +44,7 @@ class _Reading:
         return _Reading(*({layer: part[prompts] for layer, part in all_.items()} for all_ in (self.keys, self.values)))
 
 
+@public
 def forecast(
     model: Model,
     edits: Edits,

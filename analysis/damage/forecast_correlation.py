@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from ...errors import UsageError
+from ...public import public
 from ..intervals import bootstrap_mean, percentile, resampling_weights
 from .known_facts import EDITED
 
@@ -22,6 +23,7 @@ _AT_ONCE = 1 << 22
 _KEYS = ["edit", "record"]
 
 
+@public
 def forecast_correlation(
     forecast: pd.DataFrame,
     damage: pd.DataFrame,

@@ -15,12 +15,14 @@ import pandas as pd
 from ...errors import UsageError
 from ...facts.spans import ROLES
 from ...patching.traces.table import Table
+from ...public import public
 from ..intervals import bootstrap_band, bootstrap_mean
 from .effects import SITE, role_effects, total_effects
 
 CLUSTERS = ("prompt", "relation")
 
 
+@public
 def average_total_effect(
     table: Table,
     metric: str = "prob",
@@ -45,6 +47,7 @@ def average_total_effect(
     return frame.assign(n_prompts=len(usable), n_given=len(totals))
 
 
+@public
 def average_indirect_effects(
     table: Table,
     metric: str = "prob",
@@ -78,6 +81,7 @@ def average_indirect_effects(
     return in_reading_order(frame)
 
 
+@public
 def difference_of_effects(
     table: Table,
     first: Mapping[str, Hashable],

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ...patching.traces.table import Table
+from ...public import public
 from ..intervals import FEW_UNITS, MIN_UNITS
 from .effects import indirect_effects, total_effects
 from .windows import window_against_singles
@@ -44,6 +45,7 @@ class Finding:
         return self.sentence
 
 
+@public
 def diagnose(table: Table) -> list[Finding]:
     """Everything that weakens a conclusion from this table, the gravest first; an empty list is good news."""
     findings = [

@@ -20,11 +20,13 @@ import pandas as pd
 from ...errors import MechinterpError, UsageError
 from ...patching.plain.metrics import METRICS
 from ...patching.traces.table import Table
+from ...public import public
 
 SITE = ["component", "severed", "window"]
 """What a restored site is, besides its place."""
 
 
+@public
 def total_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
     """One row per prompt: its clean and corrupted metric (mean over draws) and the total effect.
 
@@ -44,6 +46,7 @@ def total_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
     return frame.reset_index()[["prompt", "relation", "clean", "corrupted", "total_effect", "se", "draws"]]
 
 
+@public
 def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = None) -> pd.DataFrame:
     """One row per prompt and restored site: the indirect effect at every position and layer.
 
@@ -80,6 +83,7 @@ def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = No
     return frame.reset_index()
 
 
+@public
 def role_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
     """One row per prompt, site, role and layer: indirect effects averaged over the positions of a role.
 

@@ -12,11 +12,13 @@ import pandas as pd
 
 from ...patching.algebra.sites import window_layers
 from ...patching.traces.table import Table
+from ...public import public
 from .effects import SITE, role_effects
 
 COLUMNS = [*SITE, "role", "layer", "windowed", "sum_of_singles", "inflation", "n_prompts"]
 
 
+@public
 def window_against_singles(table: Table, metric: str = "prob") -> pd.DataFrame:
     """Average effect of each window beside the sum of its single layers, over prompts that have both.
 

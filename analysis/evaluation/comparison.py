@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ...errors import UsageError
 from ...given import Names, names_of
+from ...public import public
 from ..intervals import MIN_UNITS, percentile, resampling_weights
 from .edit_metrics import AFTER, check_cluster, cluster_labels, harmonic_mean
 from .evaluation import Evaluation
@@ -21,6 +22,7 @@ _ROUNDING = 1e-12
 """Below this a difference of means is none."""
 
 
+@public
 def compare(
     a: Evaluation,
     b: Evaluation,

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from ...errors import UsageError
 from ...facts.prompts import Fact
 from ...given import Names, names_of
+from ...public import public
 from ..intervals import Intervals, bootstrap_mean, bootstrap_of_means, bootstrap_share
 from .metric_table import COUNTERFACT, METRICS, SHARE, Metric, chosen
 
@@ -94,6 +95,7 @@ def harmonic_mean(values: Float[np.ndarray, "... parts"]) -> Float[np.ndarray, "
         return np.asarray(values.shape[-1] / (1 / values).sum(axis=-1))
 
 
+@public
 def summarise(
     records: pd.DataFrame,
     by: Names = (),

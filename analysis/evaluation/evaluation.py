@@ -16,6 +16,7 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Facts, facts_of
 from ...given import values_of
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from .edit_metrics import AFTER, BEFORE, named, record_metrics, summarise
 from .generation import Sampling
@@ -60,6 +61,7 @@ class Evaluation:
         return summarise(self.records, level=level, resamples=resamples, seed=seed, cluster=cluster)
 
 
+@public
 def evaluate_edit(
     model: Model, edit: Applicable, fact: Fact, *, before: pd.DataFrame | None = None, batch_size: int = 64
 ) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def evaluate_edit(
     return {"record": fact.id, "relation": fact.relation, **stages}
 
 
+@public
 def evaluate_edits(
     model: Model,
     edits: Editor,
@@ -114,6 +117,7 @@ def evaluate_edits(
     return evaluate_editors(model, {"": edits}, facts, progress=progress, **measures)[""]
 
 
+@public
 def evaluate_editors(
     model: Model,
     edits: Mapping[str, Editor],

@@ -21,11 +21,13 @@ from typing import Any
 
 from ...errors import UsageError
 from ...given import texts_of
+from ...public import public
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 
 
+@public
 def fluency(texts: Iterable[str]) -> float:
     """GE of some texts: their mean, times 100.
 

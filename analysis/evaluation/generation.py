@@ -29,6 +29,7 @@ from ...given import seed_of, texts_of, whole
 from ...models.asking import PromptEnds
 from ...models.model import Model
 from ...patching.plain.executor import forward
+from ...public import public
 from ...runs.progress import progress_bar
 
 
@@ -59,6 +60,7 @@ class Sampling:
             raise UsageError(f"top_k={self.top_k} and batch_size={self.batch_size} must both be 1 or more")
 
 
+@public
 def generate(
     model: Model,
     prompts: Iterable[str],
@@ -89,6 +91,7 @@ def generate(
     return _generate(model, given, list(groups or [0] * len(given)), None, sampling or Sampling(), progress)
 
 
+@public
 def generate_under_edits(
     model: Model,
     prompts: Iterable[str],

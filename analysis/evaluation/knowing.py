@@ -11,6 +11,7 @@ import pandas as pd
 from ...errors import UsageError
 from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from .scoring import score_answers
 
@@ -18,6 +19,7 @@ _AT_ONCE = 256
 """Facts that are asked between two looks at whether that is enough."""
 
 
+@public
 def known(model: Model, facts: Facts, *, batch_size: int = 64, progress: bool = True) -> pd.DataFrame:
     """Ask a model facts, and say which it completes right.
 
@@ -42,6 +44,7 @@ def known(model: Model, facts: Facts, *, batch_size: int = 64, progress: bool = 
     return pd.concat(frames, ignore_index=True) if frames else _frame(model, [], pd.DataFrame())
 
 
+@public
 def some_known(
     model: Model, facts: Sequence[Fact], limit: int, *, seed: int = 0, batch_size: int = 64, progress: bool = True
 ) -> tuple[list[Fact], int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...given import Names, names_of, several
 from ...models.model import Model
+from ...public import public
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Portability:
         return Portability(*(tuple(model.chat(one) for one in getattr(self, field.name)) for field in fields(self)))
 
 
+@public
 def portability_of(
     facts: Facts, known: Facts | None = None, *, aliases: Mapping[str, Names] | None = None
 ) -> dict[str, Portability]:

@@ -12,6 +12,7 @@ from ...facts.prompts import Fact, Facts, Question, facts_of
 from ...facts.words import tail_of
 from ...given import Names
 from ...models.model import Model
+from ...public import public
 from .metric_table import (
     COUNTERFACT,
     DISTRACTING,
@@ -150,6 +151,7 @@ def answer_frame(asked: Sequence[FactQuestion], scores: pd.DataFrame) -> pd.Data
     return frame
 
 
+@public
 def ask_facts(
     model: Model,
     facts: Facts,

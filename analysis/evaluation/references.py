@@ -28,6 +28,7 @@ from ...facts.records import BadRecord, record_of_line
 from ...facts.user_files import read_text
 from ...facts.words import stands_in
 from ...given import several, texts_of
+from ...public import public
 
 _WORD = re.compile(r"\b\w\w+\b")
 
@@ -100,6 +101,7 @@ class References:
         return {word: weight / length for word, weight in weights.items()}
 
 
+@public
 def read_references(folder: str | Path, *, skip_bad: bool = False) -> list[ReferenceText]:
     """Reference texts of a folder: its `.jsonl` files, each line {"relation": ..., "target": ..., "text": ...}.
 
@@ -131,6 +133,7 @@ def read_references(folder: str | Path, *, skip_bad: bool = False) -> list[Refer
     return found
 
 
+@public
 def atlas_references(facts: Sequence[Fact], name: str = "atlas") -> References:
     """Reference texts from the bundled corpus: its documents that name, in whole words, a subject of a true fact.
 

@@ -18,6 +18,7 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Facts, facts_of
 from ...given import Names, names_of, texts_of, whole
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from ..intervals import bootstrap_mean, bootstrap_share
 from .answer_rows import AnswerRows
@@ -94,6 +95,7 @@ class Retention:
         return found
 
 
+@public
 def retention(
     model: Model,
     edits: Mapping[int, Edit | None],

@@ -12,12 +12,14 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt, Question, prompt_of
 from ...models.asking import asking
 from ...models.model import Model
+from ...public import public
 from .answer_rows import AnswerRows, Sheet
 
 Pair = tuple[str | Question | Prompt | Fact, str] | Question | Prompt | Fact
 """A text and its answer."""
 
 
+@public
 def score_answers(model: Model, pairs: Iterable[Pair], *, batch_size: int = 64) -> pd.DataFrame:
     """Score answers as continuations of texts.
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure, FigureBase
 from ...errors import UsageError
 from ...facts.spans import ROLES
 from ...patching.traces.table import Table
+from ...public import public
 from ..effects.averages import average_indirect_effects, average_total_effect
 from ..effects.windows import window_against_singles
 from ..intervals import with_interval
@@ -38,6 +39,7 @@ from .style import (
 SEVERED_ROLE = "last subject"
 
 
+@public
 def plot_aie(
     source: Table | pd.DataFrame,
     metric: str = "prob",

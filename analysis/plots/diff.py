@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ...errors import UsageError
+from ...public import public
 from ..damage.diff import FAVOURED, NEW_TARGET, OWN_ANSWER
 from ..damage.known_facts import KIN
 from .style import drawable, footnote, new_figure, provenance
@@ -22,6 +23,7 @@ LABELS = 10
 """Facts that are named: those that fell most."""
 
 
+@public
 def plot_diff(table: pd.DataFrame, *, meta: Mapping[str, Any] | None = None) -> Figure:
     """A `diff` as a figure: the share of changed facts by kin and what replaced them; the facts that fell most.
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ...errors import UsageError
+from ...public import public
 from ..trials.sweep import layer_summary
 from .aie import draw_line
 from .style import footnote, interval_note, new_figure, provenance
@@ -29,6 +30,7 @@ COLOURS = {"ES": "#D55E00", "PS": "#E69F00", "NS": "#0072B2", "S": "#000000", "s
 DASHES = {"ES": "-", "PS": "--", "NS": "-", "S": (0, (1, 1)), "same_subject_kept": "--"}
 
 
+@public
 def plot_edit_by_layer(edits: pd.DataFrame, *, level: float = 0.95, meta: Mapping[str, Any] | None = None) -> Figure:
     """Edit metrics over layers, with intervals over records; the faint lines are the unedited model.
 

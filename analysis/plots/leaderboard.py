@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator, PercentFormatter, ScalarFormatter
 
 from ...errors import UsageError
 from ...given import Names, names_of
+from ...public import public
 from ..evaluation.edit_metrics import AFTER, BEFORE
 from ..evaluation.metric_table import METRICS, SHARE
 from ..trials.result import SHOWN, Leaderboard
@@ -25,6 +26,7 @@ PANELS = 5
 _ASIDE = 1.03
 
 
+@public
 def plot_leaderboard(
     board: Leaderboard,
     edits: str | None = None,

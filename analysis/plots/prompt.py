@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ...errors import UsageError
 from ...patching.traces.table import Table
+from ...public import public
 from ..effects.effects import indirect_effects, total_effects
 from .style import (
     COMPONENT_COLOURS,
@@ -29,6 +30,7 @@ from .style import (
 PANELS = ("resid", "mlp", "attn")
 
 
+@public
 def plot_prompt(table: Table, prompt: str, metric: str = "prob", *, severed: str = "none") -> Figure:
     """Heat maps of one prompt, a panel per restored component.
 

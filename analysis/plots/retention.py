@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
+from ...public import public
 from ..evaluation.retention import ENDS, Retention
 from .edits import COLOURS, DASHES
 from .style import footnote, interval_note, new_figure, provenance, sequential
@@ -23,6 +24,7 @@ NAMES = {
 }
 
 
+@public
 def plot_retention(
     found: Retention, metric: str = "ES_acc", *, level: float = 0.95, meta: Mapping[str, Any] | None = None
 ) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,24 @@ class Contender:
     def name(self) -> str:
         """The method's name."""
         return self.editor.name
+
+
+def check_named(contest: Contest, names: Sequence[str]) -> None:
+    """Refuse layers and hyper-parameters for editors that take no part: a name may be misspelt.
+
+    Raises:
+        UsageError: which name; something that is no mapping.
+    """
+    for what, given in (("layers", contest.layers), ("hparams", contest.hparams)):
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise UsageError(f"{what} is {given!r:.60}; give a mapping from an editor's name to its {what}")
+        for name in given:
+            if name not in names:
+                raise UsageError(
+                    f"{what} are given for {name!r}, which takes no part; the editors are {', '.join(names)}"
+                )
 
 
 def contender(model: Model, name: str, contest: Contest) -> Contender:

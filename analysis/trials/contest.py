@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...editing.hyperparameters import Hparams
 from ...editing.moments.moments import SecondMoment
-from ...given import Names, Wholes, names_of, seed_of, whole, wholes
+from ...given import Names, Wholes, flag, names_of, seed_of, whole, wholes
 from ..evaluation.measures import MeasureOptions
 
 SINGLE, BATCH, SEQUENTIAL = "single", "batch", "sequential"
@@ -73,6 +73,8 @@ class Contest:
         object.__setattr__(self, "groups", None if self.groups is None else whole(self.groups, "groups"))
         object.__setattr__(self, "per_step", whole(self.per_step, "per_step"))
         object.__setattr__(self, "seed", seed_of(self.seed))
+        for name in ("retention", "allow_disabling", "allow_conflicts"):
+            object.__setattr__(self, name, flag(getattr(self, name), name))
 
     @property
     def modes(self) -> tuple[str, ...]:

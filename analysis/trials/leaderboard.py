@@ -15,6 +15,7 @@ from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Facts, facts_of
 from ...given import Names, names_of, values_of
 from ...models.model import Model
+from ...public import public
 from ...runs.folder import OutFolder
 from ...runs.identity import Identity
 from ...runs.progress import progress_bar
@@ -23,7 +24,7 @@ from ..evaluation.measures import Measures
 from ..evaluation.metric_table import chosen
 from ..evaluation.retention import RETAINED
 from ..intervals import MIN_UNITS, why_no_interval
-from .contenders import contender
+from .contenders import check_named, contender
 from .contest import SINGLE, Contest, ContestOptions
 from .making import Trial, try_editor
 from .plans import Plan, check_plan, plan_trials
@@ -31,6 +32,7 @@ from .result import CELL, Leaderboard
 from .store import TrialStore
 
 
+@public
 def leaderboard(
     model: Model,
     facts: Facts,
@@ -62,6 +64,7 @@ def leaderboard(
         raise UsageError("no editor is named; give at least one")
     facts, (contest, by) = facts_of(facts), values_of(options, (Contest, Measures), "a leaderboard")
     check_plan(facts, contest)
+    check_named(contest, names)
     entered = [contender(model, name, contest) for name in names]
     retained = tuple(metric for metric in RETAINED if metric in {found.name for found in chosen(by.names)})
     identity = Identity.of("evaluation", {

@@ -14,11 +14,13 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Facts
 from ...given import Wholes
 from ...models.model import Model
+from ...public import public
 from .sweep import edit_by_layer
 
 _JUDGED = Options(allow_disabling=True)
 
 
+@public
 def rome_by_layer(
     model: Model,
     facts: Facts,

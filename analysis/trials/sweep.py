@@ -18,6 +18,7 @@ from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Fact, Facts, facts_of
 from ...given import Wholes
 from ...models.model import Model
+from ...public import public
 from ...runs.identity import Identity
 from ...runs.journal import Journal
 from ...runs.progress import progress_bar
@@ -29,6 +30,7 @@ MakeEdit = Callable[[Fact, int], Applicable]
 """Makes the edit of a fact at a layer."""
 
 
+@public
 def edit_by_layer(
     model: Model,
     facts: Facts,
@@ -78,6 +80,7 @@ def edit_by_layer(
     return _frame(journal.records, set(asked_for))
 
 
+@public
 def layer_summary(
     edits: pd.DataFrame, *, level: float = 0.95, resamples: int = 2000, seed: int = 0, cluster: str = "record"
 ) -> pd.DataFrame:

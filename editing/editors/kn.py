@@ -24,6 +24,7 @@ from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Prompt, prompts_of
 from ...given import Wholes, several
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from ..edits.factors import Factors
 from ..edits.request import Asked, EditRequest
@@ -90,6 +91,7 @@ Neuron = tuple[int, int]
 """(layer, unit)."""
 
 
+@public
 def knowledge_neurons(
     model: Model,
     request: Asked,

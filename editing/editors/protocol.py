@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar, Unpack, final
 from ...errors import MechinterpError, UsageError
 from ...given import Wholes, wholes
 from ...models.model import Model
+from ...public import public
 from ..edits.active import active_edits
 from ..edits.change import Change
 from ..edits.edit import Edit
@@ -158,6 +159,7 @@ class Editor(ABC, Generic[H]):
     # What all have in common.
 
     @final
+    @public
     def __call__(
         self,
         model: Model,
@@ -187,6 +189,7 @@ class Editor(ABC, Generic[H]):
             return self.edit(job)
 
     @final
+    @public
     def job(
         self,
         model: Model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UsageError
+from ...public import public
 from .alphaedit import alphaedit
 from .emmet import emmet
 from .ft import ft, ft_l, ft_legacy
@@ -21,6 +22,7 @@ EDITORS: dict[str, Editor[Any]] = {
 """All editors, in the order of tables."""
 
 
+@public
 def editor(name: str) -> Editor[Any]:
     """An editor by its name.
 

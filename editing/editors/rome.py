@@ -14,6 +14,7 @@ import torch
 
 from ...models.layout import VALUE
 from ...models.model import Model
+from ...public import public
 from ..edits.edit import Edit
 from ..edits.factors import Factors
 from ..edits.report import RomeReport
@@ -75,6 +76,7 @@ r_rome = Rome(
 )  # fmt: skip
 
 
+@public
 def rome(
     model: Model,
     asked: Asked | Sequence[Asked],

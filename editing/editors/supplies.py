@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ...errors import UsageError
-from ...given import several, values_of
+from ...given import flag, several, values_of
 from ...models.model import Model
 from ..edits.request import Asked
 from ..moments.moments import SecondMoment
@@ -76,6 +76,10 @@ class Options:
     allow_conflicts: bool = False
     allow_disabling: bool = False
     require_success: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("force", "progress", "allow_conflicts", "allow_disabling", "require_success"):
+            object.__setattr__(self, name, flag(getattr(self, name), name))
 
 
 def gathered(given: Given) -> tuple[Supplies, Options]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...errors import UsageError
 from ...models.layout import DOWN
 from ...models.model import Model
+from ...public import public
 from ...runs.hashing import short
 from .active import active_edits, added, noted
 from .bake import Undo, bake
@@ -164,6 +165,7 @@ class Edit:
         here = {part.digest for part in self.parts}
         return Edit(self.parts + tuple(part for part in other.parts if part.digest not in here))
 
+    @public
     def check(self, model: Model, *, force: bool = False) -> None:
         """Refuse a model the edit was not made for.
 
@@ -196,6 +198,7 @@ class Edit:
                     "apply them too (first | second), or pass force=True"
                 )
 
+    @public
     @contextmanager
     def on(self, model: Model, *, force: bool = False) -> Iterator[Model]:
         """Apply the edit for the length of a block; the weights stay as they are.
@@ -224,6 +227,7 @@ class Edit:
                     asked = stack.enter_context(part.change.on(asked))
             yield asked
 
+    @public
     def bake(self, model: Model, *, force: bool = False) -> Undo:
         """Write the edit into the weights, in place.
 
@@ -238,6 +242,7 @@ class Edit:
         self.check(model, force=force)
         return bake(change, model)
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write it as a safetensors file of a few kilobytes, its origin in the header.
 
@@ -247,6 +252,7 @@ class Edit:
         save_parts(self.parts, path)
 
     @staticmethod
+    @public
     def load(path: str | Path) -> Edit:
         """Read a saved edit.
 
@@ -256,6 +262,7 @@ class Edit:
         """
         return Edit(load_parts(path))
 
+    @public
     def to_hf(self, model: Model, folder: str | Path, *, overwrite: bool = False, force: bool = False) -> None:
         """Write the edited model as a Hugging Face folder that plain transformers loads, the edit beside the weights.
 

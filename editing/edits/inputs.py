@@ -38,6 +38,8 @@ class Demonstrations(Change):
         check_spelling(self.frame, "the frame")
         if self.frame.count("{}") != 1:
             raise UsageError(f"the frame {self.frame!r:.80} must hold exactly one '{{}}', where the prompt goes")
+        if self.frame != self.frame.strip():
+            raise UsageError(f"the frame {self.frame!r:.80} has blanks around it, which would be read; leave them out")
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

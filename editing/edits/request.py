@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt
 from ...facts.words import check_answer, check_join
+from ...given import is_several
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class EditRequest:
             UsageError: none, or what `of` refuses.
         """
         one: Any = asked
-        given: Iterable[Any] = [one] if isinstance(one, str) or not isinstance(one, Iterable) else one
+        given: Iterable[Any] = one if is_several(one) and not isinstance(one, str) else [one]
         found = [EditRequest.of(one) for one in given]
         if not found:
             raise UsageError(f"{editor} was given no request; give at least one")

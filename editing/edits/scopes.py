@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from ...facts.words import check_subject, stands_in
 from ...given import Names, names_of
 from .stored import Stored
 
@@ -23,7 +24,7 @@ class Scope(Stored):
 
 @dataclass(frozen=True)
 class Mentions(Scope):
-    """Prompts in which some words stand.
+    """Prompts in which some words stand, as whole words.
 
     Args:
         words: one or several, of which one is enough; none: no prompt is meant.
@@ -35,6 +36,8 @@ class Mentions(Scope):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", names_of(self.words, "words"))
+        for word in self.words:
+            check_subject(word, "{}")
 
     @property
     def header(self) -> dict[str, Any]:
@@ -45,7 +48,7 @@ class Mentions(Scope):
         return cls(tuple(header["words"]))
 
     def holds(self, texts: Sequence[str]) -> list[bool]:
-        return [any(word in text for word in self.words) for text in texts]
+        return [any(stands_in(text, word) for word in self.words) for text in texts]
 
 
 SCOPES: dict[str, type[Scope]] = {Mentions.kind: Mentions}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ...public import public
 from ..edits.active import effective_weight
 from ..moments.moments import SecondMoment
 
@@ -73,6 +74,7 @@ class LinearMemory:
             )
 
     @staticmethod
+    @public
     def of(model: Model, layer: SupportsIndex, moments: SecondMoment, *, force: bool = False) -> LinearMemory:
         """The down-projection of one layer, with the edits that are on at the moment.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from ...errors import DamagedError, MechinterpError, NotSavedError, UsageError
 from ...given import Wholes, texts_of
 from ...models.model import Model
+from ...public import public
 from ...runs.files import clear_aside, save_somewhere
 from ...runs.folder import OutFolder
 from ...runs.ranks import ranks
@@ -24,6 +25,7 @@ from .moments import SecondMoment
 from .unfinished import FILE, Partial
 
 
+@public
 def collect_moments(
     model: Model,
     texts: Iterable[str],

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ...public import public
 from ...runs.files import save_somewhere
 from ...runs.hashing import TextHash, short, tensor_bytes
 from ...runs.ranks import ranks
@@ -93,6 +94,7 @@ class SecondMoment(Spectral):
         _ = self._made_at
 
     @staticmethod
+    @public
     def collect(
         model: Model,
         texts: Iterable[str],
@@ -144,12 +146,14 @@ class SecondMoment(Spectral):
         }
 
     @staticmethod
+    @public
     def identity(model: Model, layer: int) -> SecondMoment:
         """C = I: no notion of what the layer is used to (an ablation; several public "ROME"s are this)."""
         index = model.layout.check_layer(layer)
         return SecondMoment.given(model, index, torch.eye(model.d_mlp, dtype=torch.float64))
 
     @staticmethod
+    @public
     def given(
         model: Model,
         layer: int,
@@ -263,6 +267,7 @@ class SecondMoment(Spectral):
         columns = keys.detach().to(self.matrix).reshape(-1, size).T
         return self._solver(columns).T.reshape(keys.shape)
 
+    @public
     def check(self, model: Model, layer: int, *, force: bool = False) -> None:
         """Look whether it may serve an edit of this layer.
 
@@ -321,6 +326,7 @@ class SecondMoment(Spectral):
         digest.update(tensor_bytes(self.matrix))
         return digest.hexdigest()
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write the matrix as safetensors in full precision, and in the header all that says where it came from.
 
@@ -332,6 +338,7 @@ class SecondMoment(Spectral):
         write_tensors(path, KIND, {"matrix": self.matrix}, header)
 
     @staticmethod
+    @public
     def load(path: str | Path, model: Model | None = None, *, force: bool = False) -> SecondMoment:
         """Read a saved moment.
 

@@ -17,6 +17,7 @@ from ...facts.prompts import Prompt
 from ...facts.words import check_text, sentence_in
 from ...given import names_of, seed_of, several, whole
 from ...models.model import Model
+from ...public import public
 
 BARE = "{}"
 """The template that adds nothing."""
@@ -32,6 +33,7 @@ _TRIES = 8
 """How often a context that came out like another is sampled anew."""
 
 
+@public
 def sample_contexts(
     model: Model,
     lengths: Sequence[tuple[int, int]] = ((10, 5), (10, 10)),
@@ -83,7 +85,9 @@ def _starts(model: Model, count: int, given: Sequence[str]) -> list[list[int]]:
     for special in (*front, tokenizer.bos_token_id, tokenizer.eos_token_id):
         if special is not None and not given:
             return [[int(special)]] * count
-    words = [[*front, ids[0]] for word in given or START_WORDS if (ids := model.encode(word)[len(front) :])]
+    words = [[*front, *ids] for word in given or START_WORDS if (ids := model.encode(word)[len(front) :])]
+    if not words:
+        raise UsageError("starts holds no word that a context could begin with; give words such as 'The'")
     return [words[i % len(words)] for i in range(count)]
 
 

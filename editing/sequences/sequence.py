@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from ...errors import UsageError
 from ...given import Wholes
 from ...models.model import Model
+from ...public import public
 from ..editors.protocol import Editor
 from ..editors.registry import editor as named
 from ..editors.supplies import Given, Moments, Requests
@@ -40,6 +41,7 @@ class EditSequence:
         UsageError: bad input.
     """
 
+    @public
     def __init__(
         self,
         model: Model,
@@ -83,6 +85,7 @@ class EditSequence:
         self._steps, self.past = [*self._steps, made], past  # both or, interrupted, neither
         return made
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write the edits made so far, all settings, and what the method remembers, so that `load` goes on from here.
 
@@ -106,6 +109,7 @@ class EditSequence:
         ).write(path)
 
     @staticmethod
+    @public
     def load(
         path: str | Path, model: Model, *, moments: Moments | None = None, editor: Editor[Any] | None = None
     ) -> EditSequence:

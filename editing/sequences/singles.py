@@ -10,8 +10,10 @@ from typing import Any, TypeVar, Unpack
 from ...errors import MechinterpError, UsageError
 from ...given import Wholes
 from ...models.model import Model
+from ...public import public
 from ...runs.progress import progress_bar
 from ..editors.protocol import Editor, Job
+from ..editors.registry import editor as named
 from ..editors.supplies import Given, Requests
 from ..edits.edit import Edit
 from ..hyperparameters import Hparams
@@ -27,9 +29,10 @@ class NotMade:
     reason: str
 
 
+@public
 def edit_each(
     model: Model,
-    editor: Editor[Any],
+    editor: Editor[Any] | str,
     requests: Requests,
     layers: Wholes | None = None,
     *,
@@ -41,7 +44,7 @@ def edit_each(
 
     Args:
         model: the model; edits that are on take part in every one.
-        editor: the method.
+        editor: the method, or its name in `EDITORS`.
         requests: what it should say, one at a time.
         layers, preset, hparams, given: as of `Editor`; bars are shown unless progress=False.
 
@@ -52,10 +55,11 @@ def edit_each(
         UsageError: bad input, which would fail for every request.
     """
     given.setdefault("progress", True)
-    job = editor.job(model, requests, layers, preset=preset, hparams=hparams, **given)
+    method: Editor[Any] = editor if isinstance(editor, Editor) else named(editor)
+    job = method.job(model, requests, layers, preset=preset, hparams=hparams, **given)
     with model.unchanged():
-        found = _together(editor, job) if editor.has_each else None
-        return _one_by_one(editor, job) if found is None else found
+        found = _together(method, job) if method.has_each else None
+        return _one_by_one(method, job) if found is None else found
 
 
 def _together(editor: Editor[Any], job: Job[Any]) -> list[Edit | NotMade] | None:

@@ -85,6 +85,8 @@ def moments(
     wanted = None if until is None else _cosine(until)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
+    if text is not None and not text.strip():
+        raise UsageError("--text is empty; give a .txt or .jsonl file, or leave it out for the text of a bundled model")
     options.check_layers(model, layer)
     check_texts(text or model, skip_bad=skip_bad)
     folder = OutFolder(out)

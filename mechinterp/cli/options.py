@@ -18,6 +18,7 @@ import typer
 
 from ..errors import UsageError
 from ..given import MAX_SEED
+from ..runs.files import check_name
 from ..runs.terminal import brief
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ def named(path: str | Path) -> Path:
     """A path that a user gave; an empty one would be the folder the user is in."""
     if not str(path):
         raise typer.BadParameter("it is empty; give a name ('.' is the folder you are in)")
+    try:
+        check_name(path)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
     return Path(path)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import UsageError
-from ..given import several
+from ..given import is_several, several
 from .templates import Message, check_messages, rendered
 from .words import (
     check_answer,
@@ -282,6 +282,7 @@ class Fact:
         if self.target_new is not None and not is_ordinary(self.target_new):
             name = f"the target_new of {self.prompt.text!r}"
             check_answer(self.target_new, name, "give the object that an edit writes, or None")
+        check_join(self.prompt.join, self.target_new)
         kinds: dict[str, tuple[type[Any], str]] = {
             **dict.fromkeys(QUESTIONS, (Question, "Question(text, answer)")),
             "same_subject": (Prompt, "Prompt(template, subject, answer)"),
@@ -342,9 +343,10 @@ def prompts_of(given: object) -> list[Prompt]:
     Raises:
         UsageError: something else among them.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, str) or not is_several(given):
         return [prompt_of(given)]
-    return [prompt_of(one) for one in given]
+    several_given: Any = given
+    return [prompt_of(one) for one in several_given]
 
 
 Facts = Fact | Iterable[Fact]

@@ -38,8 +38,9 @@ _STARTS = [start for start, _ in _UNSPACED]
 _HIDDEN = "\u200b\u2060\ufeff"
 """Characters without width that no `str.strip` removes: zero-width space, word joiner, byte order mark."""
 
-_TURN = re.compile(r"(<[^<>\s]+>|\[/\w+\])[^\S\n]*\w*\s*$")
-"""The markup with which a rendered chat ends: "<|im_start|>assistant", "<start_of_turn>model", "[/INST]"."""
+_TURN = re.compile(r"(<[|\uff5c][^<>\s]+[|\uff5c]>|<(?:start|end)_of_\w+>|<s>|\[/[A-Z_]+\])[^\S\n]*\w*\s*$")
+"""The markup with which a rendered chat ends: "<|im_start|>assistant", "<start_of_turn>model", "[/INST]"; other words
+between angles ("<b>") are text."""
 
 _ORDINARY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 """Printable ASCII without a blank at either end."""

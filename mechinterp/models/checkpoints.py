@@ -26,6 +26,7 @@ from transformers.utils import logging as hf_logging
 
 from .. import atlas
 from ..errors import MechinterpError, UsageError
+from ..runs.terminal import brief
 from .weight_files import check_file, check_folder, listed
 
 KNOWN_HUB_NAMES = (
@@ -53,6 +54,11 @@ def locate(source: str | Path) -> str:
     """
     path, is_path = Path(source).expanduser(), isinstance(source, Path)
     source = str(source)
+    try:
+        path.is_dir()
+    except (OSError, ValueError) as error:  # too long for a name, say
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"there is no model {brief(source)}, nor can there be: {why}") from error
     if source in atlas.names() and not (is_path and path.is_dir()):
         if (path / "config.json").is_file():
             warnings.warn(

@@ -112,7 +112,10 @@ def _tensors(file: Path) -> list[tuple[str, int]]:
             header = json.loads(opened.read(min(length, _LONGEST_HEADER)))
         except ValueError:
             return []
-    return [(entry["dtype"], prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+    try:
+        return [(entry["dtype"], prod(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+    except (AttributeError, KeyError, TypeError):  # no header of safetensors; loading says what is wrong with it
+        return []
 
 
 def memory_of(device: str | torch.device | None) -> int | None:

@@ -42,6 +42,12 @@ def preflight(bridge: TransformerBridge, name: str, stack: str = "") -> dict[str
     """
     layout = Layout(bridge, {}, stack)
     clean_ids, other_ids = _token_pair(layout)
+    width = run(layout, clean_ids, []).shape[-1]
+    if width < layout.d_vocab:
+        raise MechinterpError(
+            f"{name} ({layout.architecture}) has {layout.d_vocab} tokens, and its head gives logits of {width}: some "
+            "tokens could never be said, nor scored; load it with the head that it was trained with"
+        )
     problems = dead(layout, clean_ids)
     problems |= without_effect(layout, clean_ids, [one for one in layout.hooked if one not in problems])
     refused = {

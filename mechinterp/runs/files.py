@@ -28,9 +28,13 @@ def written_aside(path: str | Path) -> Iterator[Path]:
         StorageError: it cannot be written; what was there before is there still.
     """
     target = Path(path)
-    with writing(target):
+    with writing(path):
         if not target.name or target.is_dir():
             raise UsageError(f"{str(path)!r} is a folder; give the name of a file in it")
+        if target.is_symlink():  # what it points to takes the new content, and it stays
+            target = target.resolve()
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{str(path)!r} is a device or a pipe, which no file can replace; give another name")
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{target.name}.{threading.get_native_id()}.part")
         try:
@@ -53,6 +57,20 @@ def write_text(path: str | Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", newline="\n")
 
 
+def check_name(path: str | Path) -> None:
+    """Refuse what no file can be called.
+
+    Raises:
+        UsageError: half a character, or a null byte, stands in it.
+    """
+    try:
+        nameless = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        nameless = True
+    if nameless:
+        raise UsageError(f"no file can be called {str(path)!r}; give another name")
+
+
 def clear_aside(*paths: Path) -> None:
     """Remove what killed processes left of `written_aside` of these paths, and nothing else."""
     names = defaultdict(set)
@@ -69,6 +87,7 @@ def clear_aside(*paths: Path) -> None:
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Within the block an error of the operating system about this file is a `StorageError` that says what to do."""
+    check_name(path)
     try:
         yield
     except OSError as error:
@@ -78,6 +97,7 @@ def writing(path: str | Path) -> Iterator[None]:
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
     """The same for a file that is read; one that is not there is a `UsageError`."""
+    check_name(path)
     try:
         yield
     except OSError as error:

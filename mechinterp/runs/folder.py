@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError, UsageError
-from .files import reading, writing
+from .files import check_name, reading, writing
 from .lock import locked
 
 _OWN = ".mechinterp-files"
@@ -33,6 +33,7 @@ class OutFolder:
     def __init__(self, path: str | Path) -> None:
         if not str(path):
             raise UsageError("the folder for the results has no name; give one ('.' is the folder you are in)")
+        check_name(path)
         self.path = Path(path)
 
     def __truediv__(self, name: str) -> Path:

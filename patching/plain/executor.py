@@ -20,6 +20,7 @@ from ...errors import MechinterpError
 from ...models.asking import PromptEnds, asking
 from ...models.door import Hook
 from ...models.model import Model
+from ...public import public
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,7 @@ def _same(old: Tensor, new: Tensor) -> Tensor:
     return ((before - after).abs() <= tolerance).all(1)
 
 
+@public
 def forward(
     model: Model,
     ids: Int[Tensor, "batch pos"],

@@ -15,6 +15,7 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt, Prompts, prompts_of
 from ...models.layout import EMBED
 from ...models.model import Model
+from ...public import public
 from ..algebra.cells import place, tokens_of
 from ..algebra.programs import Program, check_program, nothing
 from ..algebra.sites import Site
@@ -95,10 +96,12 @@ class Result:
         return "\n".join(lines)
 
 
+@public
 @overload
 def run(
     model: Model, prompts: Prompt | Fact, program: Program, *, foil: str | None = ..., max_tokens: int = ...
 ) -> Result: ...
+@public
 @overload
 def run(
     model: Model,
@@ -108,6 +111,7 @@ def run(
     foil: str | None = ...,
     max_tokens: int = ...,
 ) -> list[Result]: ...
+@public
 def run(
     model: Model,
     prompts: Prompts,
@@ -197,6 +201,7 @@ def _foil_ids(model: Model, asked: Asked, foil: str) -> tuple[int, ...]:
     return ids
 
 
+@public
 def read(model: Model, prompts: Prompts, site: Site) -> Float[Tensor, " batch *width"]:
     """Activations of the clean run at a site with one layer and one token per prompt; only the heads it names.
 

@@ -6,22 +6,28 @@ taken at the embedding *activation*; nothing behind it is run.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import torch
 
 from ... import atlas
-from ...errors import UsageError
+from ...errors import MechinterpError, UsageError
+from ...facts.words import check_subject
 from ...given import texts_of
 from ...models.layout import EMBED
 from ...models.model import Model
+from ...public import public
 from .precision import exact
 
-_MEASURED: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+_MEASURED: weakref.WeakKeyDictionary[object, tuple[tuple[int, float], float]] = weakref.WeakKeyDictionary()
+"""Bridge -> what its embedding was like, and the sigma of its own panel."""
 
 
+@public
 def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> float:
     """Standard deviation (unbiased) over all scalars of the token-embedding activations of some subjects.
 
@@ -39,10 +45,17 @@ def embedding_sigma(model: Model, subjects: Iterable[str] | None = None) -> floa
         UsageError: no subjects, or one string in their place.
     """
     if subjects is None:
-        if model.bridge not in _MEASURED:
-            _MEASURED[model.bridge] = _sigma(model, _panel(model))
-        return _MEASURED[model.bridge]
-    ids = [token for subject in texts_of(subjects, "subjects") for token in model.pieces(subject)]
+        network: Any = model.bridge.original_model
+        weight = network.get_input_embeddings().weight.detach()
+        now = (weight._version, float(weight.double().sum()))  # training may have moved it since
+        known = _MEASURED.get(model.bridge)
+        if known is None or known[0] != now:
+            known = _MEASURED[model.bridge] = now, _sigma(model, _panel(model))
+        return known[1]
+    given = list(texts_of(subjects, "subjects"))
+    for subject in given:
+        check_subject(subject, "{}")
+    ids = [token for subject in given for token in model.pieces(subject)]
     if not ids:
         raise UsageError("the spread of the embeddings of no subjects does not exist; give at least one subject")
     return _sigma(model, ids)
@@ -78,4 +91,7 @@ def _sigma(model: Model, ids: list[int]) -> float:
         count += values.numel()
         total += float(values.sum())
         squares += float(values.square().sum())
-    return float(((squares - total * total / count) / (count - 1)) ** 0.5)
+    found = float(((squares - total * total / count) / (count - 1)) ** 0.5)
+    if not math.isfinite(found):
+        raise MechinterpError(f"the embeddings of {model.name} hold NaN or infinite values; its weights are broken")
+    return found

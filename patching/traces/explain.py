@@ -8,6 +8,7 @@ from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt, prompts_of
 from ...models.layout import ATTN, MLP, RESID, RESID_MID
 from ...models.model import Model
+from ...public import public
 from ..algebra.cells import Cell, cells, place, tokens_of
 from ..algebra.programs import Program, check_program
 from ..algebra.sources import Clean, Corrupted
@@ -84,6 +85,7 @@ class Explanation:
         )
 
 
+@public
 def explain(model: Model, prompt: Prompt | Fact, program: Program) -> Explanation:
     """What running a program on a prompt will do: hooks, tokens, sources, cells, forwards, exact no-ops.
 

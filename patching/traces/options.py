@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt
-from ...given import Names, Real, Wholes, names_of, seed_of, whole
+from ...given import Names, Real, Wholes, flag, names_of, seed_of, whole
 from ...models.model import Model
 from ..algebra.noise import Gaussian, PublishedNoise
 from ..algebra.programs import Program
@@ -128,6 +128,7 @@ class Tracing:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", seed_of(self.seed))
+        object.__setattr__(self, "reference", flag(self.reference, "reference"))
         if self.engine not in ENGINES:
             raise UsageError(f"there is no engine {self.engine!r}; choose auto, exact or plain")
         if self.reference and self.seed:

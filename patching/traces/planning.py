@@ -12,6 +12,7 @@ from ...facts.prompts import Prompt, Prompts, prompts_of
 from ...given import values_of
 from ...models.asking import decides_by_prompt
 from ...models.model import Model
+from ...public import public
 from ...runs.versions import versions
 from ..algebra.noise import Noise, PublishedNoise
 from ..algebra.programs import SEVER, Program, Run, check_program
@@ -80,6 +81,7 @@ class Plan:
         return "\n".join(lines)
 
 
+@public
 def plan(
     model: Model,
     prompts: Prompts,

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from ...errors import UsageError
+from ...public import public
 from ...runs.frames import read_frame, write_frame
 from ..plain.metrics import METRICS
 
@@ -59,6 +60,7 @@ class Table:
         """Names of the prompts, in the order in which they were given."""
         return list(dict.fromkeys(self.frame["prompt"]))
 
+    @public
     def save(self, path: str | Path) -> Path:
         """Write as Parquet, which any reader takes, with the metadata and a digest of all of it.
 
@@ -69,6 +71,7 @@ class Table:
         return Path(path)
 
     @staticmethod
+    @public
     def load(path: str | Path) -> Table:
         """Read a table written by `save`.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Prompts
 from ...models.model import Model
+from ...public import public
 from ...runs.folder import OutFolder
 from ...runs.progress import progress_bar
 from ...runs.ranks import Ranks, ranks
@@ -38,6 +39,7 @@ class Interrupted(MechinterpError):
         self.table = table
 
 
+@public
 def trace(
     model: Model,
     prompts: Prompts,
@@ -79,6 +81,7 @@ def trace(
     return run_plan(made, out=out, progress=progress)
 
 
+@public
 def run_plan(made: Plan, *, out: str | Path | None = None, progress: bool = True) -> Table:
     """Run what `plan` has planned; see `trace`."""
     with ranks(made.model.device.type) as me:
