@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from ..errors import UsageError
+from ..given import number, whole
 
 LR_RULES = ("absolute", "relative")
 """Learning rates as they are, or in units of what is trained."""
@@ -54,11 +55,19 @@ class Hparams:
 
     def _above_zero(self, *names: str) -> None:
         for name in names:
-            value = getattr(self, name)
+            value = self._figure(name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; it must be above 0")
 
     def _not_negative(self, *names: str) -> None:
         for name in names:
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
+            value = self._figure(name)
+            if value is None or not value >= 0:
+                raise UsageError(f"{name} is {value}; it must not be negative")
+
+    def _figure(self, name: str) -> float | None:
+        """A number of the kind that the field has; None where that is allowed."""
+        value, kind = getattr(self, name), str(next(one.type for one in fields(self) if one.name == name))
+        if value is None and "None" in kind:
+            return None
+        return whole(value, name) if kind == "int" else number(value, name)

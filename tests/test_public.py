@@ -165,3 +165,31 @@ def test_a_pipe_is_not_replaced_and_a_link_stays(tmp_path: Path) -> None:
     write_text(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("stop_loss", None, "stop_loss is None, which is no number"),
+        ("steps", 1e30, "steps is 1e[+]30, which is no whole number"),
+        ("kl_template", 0, "kl_template is 0; write exactly one"),
+        ("context_lengths", True, "context_lengths is True; give pairs"),
+        ("context_lengths", (("a", 2),), "give pairs"),
+        ("key_ratio_band", None, r"key_ratio_band is None; give \(low, high\)"),
+    ],
+)
+def test_hyperparameters_of_another_kind(name: str, value: object, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        dataclasses.replace(EDITORS["rome"].presets["default"], **{name: value})
+
+
+def test_reference_texts_are_looked_at() -> None:
+    for given in (("r", "Rome ", "x"), (None, "Rome", "x"), ("r", "Rome", " ")):
+        with pytest.raises(UsageError):
+            analysis.ReferenceText(*given)
+
+
+def test_a_prompt_that_the_tokenizer_cannot_spell_is_said() -> None:
+    own = mi.load(hf_model("llama"), tokenizer=words(), name="words")
+    table = trace(own, [Prompt("zzqq {} lives in", "ada", "rome")], kinds="mlp", severed=(), draws=1, progress=False)
+    assert any("cannot spell all of 'zzqq ada lives in'" in one for one in table.meta["warnings"])

@@ -26,7 +26,7 @@ from ...facts.faults import refuse
 from ...facts.prompts import Fact
 from ...facts.records import BadRecord, record_of_line
 from ...facts.user_files import read_text
-from ...facts.words import stands_in
+from ...facts.words import check_answer, stands_in
 from ...given import several, texts_of
 from ...public import public
 
@@ -35,11 +35,20 @@ _WORD = re.compile(r"\b\w\w+\b")
 
 @dataclass(frozen=True)
 class ReferenceText:
-    """A text about something of which (relation, target) is true."""
+    """A text about something of which (relation, target) is true.
+
+    Raises:
+        UsageError: a target with blanks around it, which would be that of no fact; a text of nothing.
+    """
 
     relation: str
     target: str
     text: str
+
+    def __post_init__(self) -> None:
+        check_answer(self.target, "the target of a reference text", "give the object that it speaks of")
+        if not isinstance(self.relation, str) or not isinstance(self.text, str) or not self.text.strip():
+            raise UsageError(f"{(self.relation, self.text)!r:.80} is no relation with a text; give both in quotes")
 
 
 class References:
@@ -125,8 +134,9 @@ def read_references(folder: str | Path, *, skip_bad: bool = False) -> list[Refer
                 try:
                     record = record_of_line(line, number, str(file))
                     found.append(ReferenceText(*map(record.string, ("relation", "target", "text"))))
-                except BadRecord as error:
-                    faults.append(str(error))
+                except (BadRecord, UsageError) as error:
+                    place = "" if isinstance(error, BadRecord) else f"line {number} of {str(file)!r}: "
+                    faults.append(f"{place}{error}")
     refuse(faults, len(found) + len(faults), folder, "reference texts", skip_bad=skip_bad)
     if not found:
         raise UsageError(f"the folder {str(folder)!r} holds no reference text: no .jsonl file with a line in it")

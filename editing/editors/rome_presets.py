@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ...errors import UsageError
+from ...given import number
 from ..judging.rome import RomeLimits
 from ..value.hparams import PUBLISHED, ValueHparams
 
@@ -58,7 +59,10 @@ class RomeHparams(ValueHparams):
         super().__post_init__()
         self._one_of(keys=KEYS)
         self._above_zero("max_disturbance", "max_norm_ratio", "max_essence", "max_perplexity_ratio")
-        low, high = self.key_ratio_band
+        try:
+            low, high = (number(end, "an end of key_ratio_band") for end in self.key_ratio_band)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"key_ratio_band is {self.key_ratio_band!r:.60}; give (low, high)") from error
         if not 0 <= low < high:
             raise UsageError(f"key_ratio_band is {self.key_ratio_band}; give (low, high) with 0 <= low < high")
 

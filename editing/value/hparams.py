@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import UsageError
+from ...given import whole
 from ..hyperparameters import LR_RULES, Hparams
 
 KL_POSITIONS = ("subject", "last")
@@ -64,7 +65,11 @@ class ValueHparams(Hparams):
         self._one_of(weight_decay_rule=WEIGHT_DECAYS, kl_position=KL_POSITIONS, lr_rule=LR_RULES)
         self._above_zero("lr", "clamp")
         self._not_negative("steps", "weight_decay", "kl_factor", "stop_loss", "stop_nll")
-        if self.kl_template.count("{}") != 1:
+        if not isinstance(self.kl_template, str) or self.kl_template.count("{}") != 1:
             raise UsageError(f"kl_template is {self.kl_template!r}; write exactly one '{{}}' where the subject belongs")
-        if any(count < 1 or length < 2 for count, length in self.context_lengths):
+        try:
+            pairs = [(whole(count, "a count"), whole(length, "a length")) for count, length in self.context_lengths]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"context_lengths is {self.context_lengths!r:.60}; give pairs (count, length)") from error
+        if any(count < 1 or length < 2 for count, length in pairs):
             raise UsageError(f"context_lengths is {self.context_lengths}; counts start at 1 and lengths at 2")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...facts.encoding import has_unknown
 from ...facts.prompts import Prompts, prompts_of
 from ...facts.spans import TokenisedPrompt
 from ...facts.words import check_answer
@@ -60,6 +61,11 @@ def warnings_of(model: Model, asked: Asked, foil: str | None = None) -> tuple[st
         )
     if not tokenised.exact:
         found.append(f"the last subject token of {text!r} also holds what follows the subject")
+    if has_unknown(model.tokenizer, model.pieces(text), text):
+        found.append(
+            f"the tokenizer cannot spell all of {text!r}: what it has no tokens for, the model reads as "
+            f"{model.tokenizer.unk_token!r}"
+        )
     scored = [] if tokenised.answer is None else [("answer", tokenised.answer)]
     scored += [] if foil is None else [("foil", model.continuation(tokenised.prompt, foil))]
     for name, answer in scored:
