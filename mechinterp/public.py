@@ -32,9 +32,7 @@ _HINTS = {
     "Plan": "a plan, as plan() returns it",
     "Edit": "an edit, as an editor returns it or Edit.load reads it",
     "Sampling": "a Sampling(...)",
-    "SecondMoment": "a second moment: collect_moments() or SecondMoment.load(path)",
     "Provenance": "a Provenance(...)",
-    "str": "a text, in quotes",
     "Path": "the path of a file or folder",
 }
 
@@ -86,7 +84,9 @@ def _classes(hint: Any) -> tuple[type, ...]:
             found += [bool, np.bool_]
         elif part is Path:
             found += [PathLike]
-        elif part is str or (
+        elif part is str and Path in parts:  # other texts are looked at where it is known what they say
+            found.append(str)
+        elif (
             isinstance(part, type)
             and not typing.get_args(part)
             and not getattr(part, "_is_protocol", False)

@@ -294,7 +294,7 @@ def test_a_scope_and_a_threshold_are_where_they_were_put() -> None:
     with edit_of(replace(change, threshold=0.0), model).on(model):
         everywhere = asked(model, OUTSIDE)
     assert not torch.equal(everywhere, asked(model, OUTSIDE))
-    scope = Mentions(("Curie", "rain"))
+    scope = Mentions(("Curie", "rained"))
     assert scope.holds(TEXTS) == [True, False, True, True]
     with edit_of(Routed(scope, weights(model)), model).on(model):
         routed = asked(model, "It rained")

@@ -12,14 +12,14 @@ import mechinterp as mi
 from mechinterp import analysis
 from mechinterp.patching.plain.precision import check_tolerance, resolution
 
-FACTS = mi.atlas.known_facts()[:2]
+FACTS = mi.atlas.known_facts()[:4]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_effects_are_reported_with_their_resolution(dtype: torch.dtype) -> None:
     model = mi.load("atlas", dtype=dtype)
-    half = mi.trace(model, FACTS, draws=2, severed=(), engine="exact", progress=False)
-    full = mi.trace(mi.load("atlas"), FACTS, draws=2, severed=(), engine="exact", progress=False)
+    half = mi.trace(model, FACTS, draws=2, engine="exact", progress=False)
+    full = mi.trace(mi.load("atlas"), FACTS, draws=2, engine="exact", progress=False)
     in_prob, in_nats = check_tolerance(dtype)
     assert half.meta["checked_cells"] > 0
     assert 0 < half.meta["largest_difference"] <= in_prob

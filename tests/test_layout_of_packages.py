@@ -21,6 +21,7 @@ FLOORS = (
     "mechinterp.errors",
     "mechinterp.given",
     "mechinterp.runs",
+    "mechinterp.public",
     "mechinterp.facts",
     "mechinterp.atlas",
     "mechinterp.models",

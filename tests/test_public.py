@@ -108,8 +108,8 @@ def test_what_is_right_passes_the_door(tmp_path: Path) -> None:
     assert taken(tmp_path, np.True_, name="b") == (tmp_path, True, "b")
     with pytest.raises(UsageError, match="flag is 1; give True or False"):
         taken("a", 1)
-    with pytest.raises(UsageError, match=r"name is 3; give a text, in quotes \(or None\)"):
-        taken("a", name=3)
+    with pytest.raises(UsageError, match="path is 3; give the path of a file or folder"):
+        taken(3)
     assert taken.__name__ == "taken"
     assert np.allclose(analysis.bootstrap_mean([1.0, 2, 3, 4, 5, 6]).estimate, 3.5)
 

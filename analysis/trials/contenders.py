@@ -46,8 +46,10 @@ def check_named(contest: Contest, names: Sequence[str]) -> None:
     """Refuse layers and hyper-parameters for editors that take no part: a name may be misspelt.
 
     Raises:
-        UsageError: which name; something that is no mapping.
+        UsageError: no editor of a name; layers or hyper-parameters of another; something that is no mapping.
     """
+    for name in names:
+        editor(name)
     for what, given in (("layers", contest.layers), ("hparams", contest.hparams)):
         if given is None:
             continue

@@ -72,7 +72,7 @@ def sample_contexts(
     for count, length in lengths:
         first = _starts(model, count, words)
         more = length - 1
-        if len(first[0]) + more > model.n_ctx:
+        if max(map(len, first)) + more > model.n_ctx:
             raise UsageError(f"a context of {length} tokens does not fit into the {model.n_ctx} of {model.name}")
         drawn += zip([more] * count, first, _sampled(model, first, more, k, generator), strict=True)
     return (BARE, *(f"{text}. {{}}" for text in _different(model, drawn, k, generator)))
@@ -110,11 +110,15 @@ def _different(
 
 
 def _sampled(model: Model, starts: list[list[int]], more: int, top_k: int, generator: torch.Generator) -> list[str]:
-    """What the model says after each of some beginnings of one length."""
-    rows = _sample(model, torch.tensor(starts), more, top_k, generator)
+    """What the model says after each of some beginnings; those of one length go together."""
+    rows: dict[int, list[int]] = {}
+    for length in dict.fromkeys(map(len, starts)):
+        here = [i for i, start in enumerate(starts) if len(start) == length]
+        longer = _sample(model, torch.tensor([starts[i] for i in here]), more, top_k, generator)
+        rows |= zip(here, longer.tolist(), strict=True)
     # A start token that is a word of its own belongs to what is said, BOS does not.
     first = 1 if starts[0][0] in model.tokenizer.all_special_ids else 0
-    return [_clean(str(model.tokenizer.decode(row[first:].tolist()))) for row in rows]
+    return [_clean(str(model.tokenizer.decode(rows[i][first:]))) for i in range(len(starts))]
 
 
 def _sample(
