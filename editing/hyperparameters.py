@@ -57,13 +57,13 @@ class Hparams:
         for name in names:
             value = self._figure(name)
             if value is not None and not value > 0:
-                raise UsageError(f"{name} is {value}; it must be above 0")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be above 0")
 
     def _not_negative(self, *names: str) -> None:
         for name in names:
             value = self._figure(name)
             if value is None or not value >= 0:
-                raise UsageError(f"{name} is {value}; it must not be negative")
+                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative")
 
     def _figure(self, name: str) -> float | None:
         """A number of the kind that the field has; None where that is allowed."""
