@@ -18,7 +18,6 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from .errors import UsageError
-from .runs.terminal import brief
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,5 +108,5 @@ def _refuse(name: str, value: object, allowed: tuple[type, ...]) -> None:
         wanted = " or ".join(_HINTS[each] for each in called if each in _HINTS)
     more = " (or None)" if type(None) in allowed else ""
     plain = isinstance(value, (str, int, float, type(None)))
-    shown = brief(value) if plain else f"of the type {type(value).__name__}"
+    shown = f"{value!r:.80}" if plain else f"of the type {type(value).__name__}"
     raise UsageError(f"{name} is {shown}; give {wanted}{more}")

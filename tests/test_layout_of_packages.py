@@ -20,8 +20,8 @@ LINKED = ("patching", "editing", "analysis")  # at the top level, and mechinterp
 FLOORS = (
     "mechinterp.errors",
     "mechinterp.given",
-    "mechinterp.runs",
     "mechinterp.public",
+    "mechinterp.runs",
     "mechinterp.facts",
     "mechinterp.atlas",
     "mechinterp.models",
