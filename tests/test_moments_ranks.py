@@ -13,6 +13,7 @@ from support.zoo import sentence_model
 from test_moments_resume import ASKED, TEXTS, Killed, until, visible
 
 from mechinterp.editing import Convergence, SecondMoment, collect_moments
+from mechinterp.editing.moments import unfinished
 
 
 def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -28,8 +29,9 @@ def check(path: Path, wanted: SecondMoment) -> None:
         assert getattr(found, name) == getattr(wanted, name)
 
 
-def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
+def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit in the middle of a text, two layers, looks, and a collection that one process began."""
+    monkeypatch.setattr(unfinished, "_SHARE", float("inf"))  # written however long it takes: what was begun is kept
     model = sentence_model("gpt2")
     watch = Convergence()
     whole = collect_moments(model, TEXTS, [0, 2], watch=watch, **ASKED)
