@@ -40,7 +40,7 @@ SLOW = (
     "test_engine_random_programs", "test_engine_architectures", "test_evaluate_cli", "test_editors", "test_trace",
     "test_knowledge_neurons", "test_moments_resume", "test_patching_laws", "test_own_files_cli", "test_evaluation",
     "test_ft", "test_t5", "test_chat_cli", "test_guests", "test_patching_oracle", "test_moments_cli",
-    "test_golden_rome", "test_evaluation_together", "test_change_laws", "test_fluency",
+    "test_golden_rome", "test_evaluation_together", "test_change_laws", "test_fluency", "test_real_models",
 )  # fmt: skip
 """Files that start processes, go whole ways or try many models: `make test-quick` leaves them out, all others run them
 first (the longest above), so that no process is left with one of them at the end."""
