@@ -1,5 +1,6 @@
 """What a trace says of its prompts, what an edit did to a model, and the figures of both."""
 
+from ..facts.prompts import Portability
 from .damage.diff import diff
 from .damage.forecast import forecast
 from .damage.forecast_correlation import forecast_correlation
@@ -14,7 +15,7 @@ from .evaluation.fluency import fluency
 from .evaluation.generation import Sampling, generate, generate_under_edits
 from .evaluation.knowing import known, some_known
 from .evaluation.metric_table import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS, metric_table
-from .evaluation.portability import Portability, portability_of
+from .evaluation.portability import portability_of
 from .evaluation.questions import ask_facts
 from .evaluation.references import References, ReferenceText, atlas_references, read_references
 from .evaluation.retention import Retention, retention

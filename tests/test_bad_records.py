@@ -15,8 +15,8 @@ from mechinterp.analysis import read_references
 from mechinterp.errors import UsageError
 from mechinterp.facts.faults import NAMED
 from mechinterp.facts.prompts import Fact
-from mechinterp.facts.readers import read_counterfact, read_jsonl, read_known
 from mechinterp.facts.strict_json import DECODER, end_of
+from mechinterp.formats.readers import read_counterfact, read_jsonl, read_known
 from mechinterp.reading.facts import read_facts
 from mechinterp.reading.texts import read_texts
 from mechinterp.runs.terminal import brief, visible
@@ -150,7 +150,7 @@ def test_what_a_value_refuses_is_told_with_its_place(
     path = tmp_path / "facts.jsonl"
     path.write_text('{"template": "{} is in", "subject": "Rome", "paraphrases": ["Rome lies in"]}\n' * 2)
     assert "like line 1" in sentence(read_facts, path)
-    monkeypatch.setattr(f"mechinterp.facts.jsonl.{kind}", refusing)
+    monkeypatch.setattr(f"mechinterp.formats.jsonl.{kind}", refusing)
     assert "line 1: no blanks, please\n  line 2: no blanks, please" in sentence(read_facts, path)
 
 

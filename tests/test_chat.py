@@ -18,9 +18,9 @@ from mechinterp.analysis.evaluation.metric_table import DISTRACTING
 from mechinterp.editing import EditRequest, SecondMoment, collect_moments, memit, rome, sample_contexts
 from mechinterp.editing.rows.contexts import in_contexts
 from mechinterp.facts.chat import in_turns
-from mechinterp.facts.readers import read_jsonl, write_jsonl
 from mechinterp.facts.spans import tokenise
 from mechinterp.facts.templates import rendered
+from mechinterp.formats.readers import read_jsonl, write_jsonl
 from mechinterp.patching import Gaussian, OtherSubject, corrupt, embed, mlp, nothing, restore, run, subject
 
 BEFORE = f"{END}system\nBe brief.\n{END}user\n"
@@ -266,7 +266,7 @@ def test_a_chat_is_evaluated_in_its_turns(model: Model) -> None:
     assert all(text.endswith(AFTER) and text.count(f"{END}user") == 1 for text in asked["text"])
     assert set(asked["scored_new"].dropna()) == {"Paris"}
     assert ask_facts(model, FACT, "ES")["scored_new"].tolist() == [" Paris"]
-    moved = portability_of(FACT, aliases={"Marie Curie": "Ada"})[FACT.id].in_chat(model)
+    moved = portability_of(FACT, aliases={"Marie Curie": "Ada"})[FACT.id].each(model.chat)
     assert isinstance(moved, Portability)
     assert moved.subject_replacement[0].text == BEFORE + "Ada was born in" + AFTER
     answers = ask_facts(model, chat, "portability_subject", portability={chat.id: moved})

@@ -13,7 +13,7 @@ from support.command_line import PROMPT
 
 import mechinterp as mi
 from mechinterp import Edit, atlas
-from mechinterp.facts.readers import write_jsonl
+from mechinterp.formats.readers import write_jsonl
 from mechinterp.patching.traces import tracing
 
 

@@ -21,7 +21,7 @@ from mechinterp.cli.words import metrics_of
 from mechinterp.editing import collect_moments
 from mechinterp.editing.editors.registry import EDITORS
 from mechinterp.errors import UsageError
-from mechinterp.facts.readers import write_jsonl
+from mechinterp.formats.readers import write_jsonl
 
 SMALL = ("evaluate", "atlas", "four.jsonl", "-q", "--editors", "small,large")
 

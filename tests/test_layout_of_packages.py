@@ -23,6 +23,7 @@ FLOORS = (
     "mechinterp.public",
     "mechinterp.runs",
     "mechinterp.facts",
+    "mechinterp.formats",
     "mechinterp.atlas",
     "mechinterp.models",
     "mechinterp.reading",

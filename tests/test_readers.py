@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mechinterp import atlas
 from mechinterp.errors import UsageError
 from mechinterp.facts.prompts import Fact, Prompt, Question
-from mechinterp.facts.readers import read_counterfact, read_jsonl, read_known, write_jsonl
+from mechinterp.formats.readers import read_counterfact, read_jsonl, read_known, write_jsonl
 from mechinterp.reading.facts import read_facts
 
 KNOWN: dict[str, Any] = {
@@ -376,8 +376,10 @@ def test_lines_that_were_cut_short(write: Write) -> None:
 def test_one_object_over_several_lines(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     path.write_text(json.dumps(OWN, indent=1), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"records of .* cannot be used:\n  line 1 is cut short .* one whole object"):
-        read_facts(path)
+    assert read_jsonl(path) == [Fact(Prompt(OWN["template"], OWN["subject"], OWN["answer"]))]
+    path.write_text(json.dumps(OWN, indent=1) + "x", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is no JSON from line \d+ on \(Extra data\); mend it there"):
+        read_jsonl(path)
 
 
 def test_records_of_no_known_shape(write: Write) -> None:

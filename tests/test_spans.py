@@ -25,7 +25,6 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from mechinterp.errors import UsageError
 from mechinterp.facts.encoding import encode
 from mechinterp.facts.prompts import Fact, Prompt
-from mechinterp.facts.readers import read_counterfact, read_known
 from mechinterp.facts.spans import (
     BEFORE,
     FIRST_SUBJECT,
@@ -39,6 +38,7 @@ from mechinterp.facts.spans import (
     tokenise,
 )
 from mechinterp.facts.words import is_spaced_letter
+from mechinterp.formats.readers import read_counterfact, read_known
 
 
 @pytest.fixture(scope="session")

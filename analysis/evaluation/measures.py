@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
+from ...facts.prompts import Portability
 from ...given import Names, names_of, texts_of, whole
 from .generation import Sampling
 from .metric_table import COUNTERFACT
-from .portability import Portability
 from .references import References
 
 

@@ -25,6 +25,7 @@ DISTRACTING = "distracting neighbourhood"
 NEW_SUBJECT = "subject replacement"
 REVERSED = "reversed relation"
 NEW_ONE_HOP = "one hop from the new object"
+LOGICAL = "logical generalization"
 
 SHARE = "share"
 DIFFERENCE = "difference of probabilities"
@@ -37,6 +38,7 @@ PRE_EDIT = "pre-edit"
 ROME = "Meng et al. 2022 (ROME), CounterFact"
 ZSRE = "Meng et al. 2022 (ROME) and 2023 (MEMIT), zsRE"
 YAO = "Yao et al. 2023"
+KNOWEDIT = "Zhang et al. 2024 (KnowEdit)"
 OWN = "this project"
 
 
@@ -130,6 +132,8 @@ _ALL = (
             "the relation asked from the new object: share of the subject's tokens", YAO),
     _forced("portability_one_hop", NEW_ONE_HOP, "true", "accuracy",
             "one step further from the new object: share of the tokens of what then holds", YAO),
+    _forced("portability_logical", LOGICAL, "true", "accuracy",
+            "other relations that change with the edit: share of the tokens of what then holds", KNOWEDIT),
     Metric("perplexity", "exp of the mean negative log-probability per token of held texts", "perplexity", "lower",
            TEACHER_FORCED, GOLD, "Yang et al. 2024 (ME-PPL); other texts there"),
 )  # fmt: skip
@@ -147,7 +151,7 @@ ZSRE_METRICS = ("zsre_efficacy", "zsre_paraphrase", "zsre_specificity", "zsre_sc
 
 YAO_METRICS = (
     "reliability", "generalization", "locality", "locality_relations", "locality_distracting", "NS_distracting",
-    "portability_subject", "portability_reversed", "portability_one_hop",
+    "portability_subject", "portability_reversed", "portability_one_hop", "portability_logical",
 )  # fmt: skip
 
 GENERATION_METRICS = ("GE", "RS")

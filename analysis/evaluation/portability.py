@@ -8,36 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
-from ...facts.prompts import Fact, Facts, Question, facts_of
-from ...given import Names, names_of, several
-from ...models.model import Model
+from ...facts.prompts import Fact, Facts, Portability, Question, facts_of
+from ...given import Names, names_of
 from ...public import public
-
-
-@dataclass(frozen=True)
-class Portability:
-    """Questions on what follows from one edit; every answer is the one that holds after it.
-
-    Args:
-        subject_replacement: the edited statement about the subject under another name; answer: the new object.
-        reversed_relation: asked from the new object; answer: the subject.
-        one_hop: asked about the subject, one step beyond the new object.
-    """
-
-    subject_replacement: tuple[Question, ...] = ()
-    reversed_relation: tuple[Question, ...] = ()
-    one_hop: tuple[Question, ...] = ()
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            asked = several(getattr(self, field.name), Question, field.name, "Question(text, answer)")
-            object.__setattr__(self, field.name, asked)
-
-    def in_chat(self, model: Model) -> Portability:
-        """The same questions as a user puts them to a model (see `Model.chat`)."""
-        return Portability(*(tuple(model.chat(one) for one in getattr(self, field.name)) for field in fields(self)))
 
 
 @public
@@ -56,7 +31,8 @@ def portability_of(
         aliases: other names of subjects.
 
     Returns:
-        fact id -> questions; a kind for which nothing follows is empty.
+        fact id -> questions; those that a fact brings itself, else those that follow, and a kind for which nothing
+        follows is empty.
     """
     conclusions: dict[tuple[str, str | None], dict[str, str]] = defaultdict(dict)
     facts = facts_of(facts)
@@ -64,7 +40,10 @@ def portability_of(
         for question in fact.one_hop:
             if question.answer is not None:
                 conclusions[fact.relation, fact.answer].setdefault(_template(question.text, fact), question.answer)
-    return {fact.id: _portability(fact, conclusions[fact.relation, fact.target_new], aliases or {}) for fact in facts}
+    return {
+        fact.id: fact.portability | _portability(fact, conclusions[fact.relation, fact.target_new], aliases or {})
+        for fact in facts
+    }
 
 
 def _portability(fact: Fact, concluded: Mapping[str, str], aliases: Mapping[str, Names]) -> Portability:

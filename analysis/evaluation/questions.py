@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ...errors import UsageError
-from ...facts.prompts import Fact, Facts, Question, facts_of
+from ...facts.prompts import Fact, Facts, Portability, Question, facts_of
 from ...facts.words import tail_of
 from ...given import Names
 from ...models.model import Model
@@ -16,6 +16,7 @@ from ...public import public
 from .metric_table import (
     COUNTERFACT,
     DISTRACTING,
+    LOGICAL,
     NEIGHBOURHOOD,
     NEW_ONE_HOP,
     NEW_SUBJECT,
@@ -26,7 +27,6 @@ from .metric_table import (
     SAME_SUBJECT,
     chosen,
 )
-from .portability import Portability
 from .scoring import score_answers
 
 SCORES = ("log_prob", "prob", "correct", "accuracy", "top", "scored", "splits")
@@ -61,7 +61,7 @@ def questions(
     Args:
         facts: the facts.
         metrics: names from `METRICS`.
-        portability: questions on what follows from the edit, by the fact's id.
+        portability: questions on what follows from the edit, by the fact's id; default: the facts' own.
 
     Raises:
         UsageError: no facts, two facts with one id, a fact without the answers that the metrics weigh, an unknown
@@ -90,7 +90,7 @@ def questions(
                 f"the fact {fact.id!r} lacks the true answer, which the new one is weighed against; give it, or "
                 "choose metrics that do without (zsRE's, for example)"
             )
-        around = portability.get(fact.id, Portability()) if portability else Portability()
+        around = fact.portability if portability is None else portability.get(fact.id, fact.portability)
         for kind, question, true in _around(fact, around):
             if kind in kinds:
                 true_asked = true if (kind, "true") in asked_for else None
@@ -124,6 +124,7 @@ def _around(fact: Fact, portability: Portability) -> Iterator[tuple[str, Questio
         (NEW_SUBJECT, portability.subject_replacement),
         (REVERSED, portability.reversed_relation),
         (NEW_ONE_HOP, portability.one_hop),
+        (LOGICAL, portability.logical),
     ):
         for question in others:
             yield kind, question, question.answer

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @expanded
 def evaluate(
     model: options.ModelName,
-    facts: Annotated[str, typer.Argument(help="`atlas`, `atlas-plain`, or a CounterFact, zsRE or JSON-lines file.")],
+    facts: Annotated[str, typer.Argument(help="`atlas`, `atlas-plain`, or a file: CounterFact, zsRE, JSON lines, ...")],
     editors: Annotated[str, typer.Option(help="Names of editors, comma-separated; or `all`.")] = "rome,memit",
     edits: Annotated[
         str,
@@ -137,7 +137,7 @@ def evaluate(
         asked = [loaded.chat(fact) for fact in chosen] if chat else chosen
         portability = _portability(every, chosen, wanted)
         if chat and portability is not None:
-            portability = {name: one.in_chat(loaded) for name, one in portability.items()}
+            portability = {name: one.each(loaded.chat) for name, one in portability.items()}
         hparams = presets_given(loaded, preset or [], names)
         needed = layers_needed(loaded, names, own_layers)
         board = analysis.leaderboard(

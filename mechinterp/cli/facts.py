@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def facts(
     source: Annotated[
-        str, typer.Argument(help="`atlas`, `atlas-plain`, or a known_1000, CounterFact or JSON-lines file.")
+        str,
+        typer.Argument(
+            help="`atlas`, `atlas-plain`, or a file of facts: JSON, JSON lines or CSV in any of the published shapes."
+        ),
     ],
     relation: Annotated[str | None, typer.Option(help="Only facts of this relation.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
@@ -56,7 +59,7 @@ def facts(
         mechinterp facts atlas --counterfact atlas.json
     """
     from .. import atlas
-    from ..facts.readers import write_jsonl
+    from ..formats.readers import name_of_shape, write_jsonl
     from ..reading.facts import read_facts
     from .printing import print_table
 
@@ -77,6 +80,8 @@ def facts(
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]
     shown = f", of which {len(rows)} are shown (--limit)" if len(rows) < len(found) else ""
     print_table(console, f"{len(found)} facts in {source}{shown}", ("prompt", "answer", "target_new", "relation"), rows)
+    if source not in atlas.names():
+        console.print(f"read as: {name_of_shape(source)}")
     if loaded is not None:
         _check(console, loaded, found)
     if jsonl is not None:

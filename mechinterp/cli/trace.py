@@ -30,7 +30,7 @@ def trace(
     model: options.ModelName,
     facts: Annotated[
         str | None,
-        typer.Argument(help="A fact file (known_1000, CounterFact, JSON lines) or `atlas`; or give --prompt."),
+        typer.Argument(help="A file of facts (in any published shape, JSON lines, CSV) or `atlas`; or give --prompt."),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One template with {} where the subject goes.")] = None,
     subject: Annotated[str | None, typer.Option(help="The subject of --prompt.")] = None,

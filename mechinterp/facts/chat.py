@@ -77,6 +77,7 @@ def _fact(tokenizer: Any, fact: Fact) -> Fact:
         target_new=_bare(fact.target_new),
         same_subject=tuple(_prompt(tokenizer, one) for one in fact.same_subject),
         generation=tuple(_text(tokenizer, one) for one in fact.generation),
+        portability=fact.portability.each(lambda one: _question(tokenizer, one)),
         **asked,
     )
 

@@ -7,7 +7,7 @@ subject.  Both are values: frozen, comparable, printable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -199,18 +199,27 @@ class Question:
         answer: the expected completion.
         join: what stands between them; None: a space where one belongs.
         turn: of a rendered chat, where the user's own words stand.
+        aliases: other names of the answer, which are as right where free text is looked at.
 
     Raises:
-        UsageError: as of `Prompt`.
+        UsageError: as of `Prompt`; aliases of no answer.
     """
 
     text: str
     answer: str | None = None
     join: str | None = None
     turn: Turn | None = None
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         answer = "-" if self.answer is None else self.answer
+        if self.aliases != ():
+            hint = 'give texts, such as ("NYC", "New York City"), beside an answer'
+            object.__setattr__(self, "aliases", several(self.aliases, str, "aliases", hint))
+            for alias in self.aliases:
+                check_answer(alias, f"an alias of the answer to {self.text!r}", "give a word, or leave it out")
+            if self.answer is None:
+                raise UsageError(f"the question {self.text!r} has aliases and no answer; {hint}")
         if self.join is None and self.turn is None and is_ordinary(self.text, answer):
             return
         check_join(self.join, self.answer)
@@ -244,6 +253,36 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Portability:
+    """What follows from an edit: questions, each with the answer that holds once it is made (Yao et al. 2023).
+
+    Args:
+        subject_replacement: the edited statement about the subject under another name; answer: the new object.
+        reversed_relation: asked from the new object; answer: the subject.
+        one_hop: asked about the subject, one step or more beyond the new object.
+        logical: of other relations, which change with the edited one (KnowEdit's and RippleEdits' logical
+            generalization).
+    """
+
+    subject_replacement: tuple[Question, ...] = ()
+    reversed_relation: tuple[Question, ...] = ()
+    one_hop: tuple[Question, ...] = ()
+    logical: tuple[Question, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, asked in vars(self).items():
+            object.__setattr__(self, name, several(asked, Question, name, "Question(text, answer)"))
+
+    def each(self, change: Callable[[Question], Question]) -> Portability:
+        """The same with every question changed."""
+        return Portability(**{name: tuple(map(change, asked)) for name, asked in vars(self).items()})
+
+    def __or__(self, other: Portability) -> Portability:
+        """These questions, and the other's for the kinds of which there are none."""
+        return Portability(**{name: asked or getattr(other, name) for name, asked in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class Fact:
     """A fact the model may know, with the questions around it.
 
@@ -256,7 +295,8 @@ class Fact:
     - `same_subject`: other facts of the same subject, which an edit should keep (essence drift shows here);
     - `one_hop`: questions one step further ("the country where X was born");
     - `reverse`: the fact asked from its object, the answer being the subject;
-    - `generation`: beginnings for free text about the subject.
+    - `generation`: beginnings for free text about the subject;
+    - `portability`: what follows from the edit, with the answers that hold once it is made.
 
     `known` says whether a given model completes `prompt` correctly, None where nobody has looked.
 
@@ -274,6 +314,7 @@ class Fact:
     reverse: tuple[Question, ...] = ()
     generation: tuple[str, ...] = ()
     attribute: tuple[Question, ...] = ()
+    portability: Portability = Portability()
     known: bool | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -288,6 +329,8 @@ class Fact:
             "same_subject": (Prompt, "Prompt(template, subject, answer)"),
             "generation": (str, "texts"),
         }
+        if not isinstance(self.portability, Portability):
+            raise UsageError(f"portability is {self.portability!r:.80}; give Portability(one_hop=(Question(...),))")
         for name, (kind, hint) in kinds.items():
             given = getattr(self, name)
             if type(given) is not tuple or not all(isinstance(one, kind) for one in given):

@@ -1,8 +1,8 @@
 """Records of a JSON file, each knowing where it stands so that errors can say so.
 
-A file is either one JSON array of objects (as known_1000 and CounterFact are published) or JSON lines, one object on
-each line; its first character says which.  An array must be whole; of JSON lines, and of the objects of an array, each
-bad one is a fault of its own, so that all of them can be named at once.
+A file is either one JSON array of objects (as known_1000 and CounterFact are published), JSON lines (one object on each
+line) or one object over many lines; its beginning says which.  An array must be whole; of JSON lines, and of the
+objects of an array, each bad one is a fault of its own, so that all of them can be named at once.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class Record:
     """One JSON object and its place: `where` reads like "record 3 (case_id 70) of 'counterfact.json'".
 
     Every reading method raises a `BadRecord` that names the place when the field is missing or of another kind.  A
-    field that is null counts as missing.
+    field that is null counts as missing.  `number` is its place in the file, from 1.
     """
 
     where: str
     fields: dict[str, Any]
+    number: int = 0
 
     def has(self, key: str) -> bool:
         """Whether the field is there and not null."""
@@ -86,7 +87,7 @@ class Record:
         """A value found under the field, which must be an object."""
         if not isinstance(value, dict):
             raise BadRecord(f'the "{key}" of {self.where} holds {brief(value)}, which is no JSON object')
-        return Record(f'the "{key}" of {self.where}', value)
+        return Record(f'the "{key}" of {self.where}', value, self.number)
 
     def make(self, kind: Callable[..., _Made], *values: Any, **named: Any) -> _Made:
         """Something made of the record's values; what is wrong with them is told with its place."""
@@ -136,7 +137,8 @@ def read_records(path: str | Path) -> RecordFile:
         case "[":
             entries = _from_array(text, str(path))
         case "{":
-            entries = _from_lines(text, str(path))
+            whole = text.lstrip().partition("\n")[0].strip() == "{"
+            entries = _from_object(text, str(path)) if whole else _from_lines(text, str(path))
         case _:
             begins = brief(text.lstrip()[:20])
             raise UsageError(f"{str(path)!r} is no JSON (it begins with {begins}); give a file of facts")
@@ -153,7 +155,7 @@ def record_of_line(line: str, number: int, path: str) -> Record:
     """
     place = f"line {number}"
     try:
-        return _record(DECODER.decode(line), place, path)
+        return _record(DECODER.decode(line), place, path, number)
     except json.JSONDecodeError as error:
         raise BadRecord(
             f"{place} of {path!r} is cut short or no JSON ({error.msg} at character {error.pos + 1}); write one whole "
@@ -172,6 +174,18 @@ def _from_lines(text: str, path: str) -> list[Record | str]:
     return entries
 
 
+def _from_object(text: str, path: str) -> list[Record | str]:
+    """One object over many lines."""
+    try:
+        return [_or_fault(_record, DECODER.decode(text), "record 1", path, 1)]
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            raise UsageError(f"{path!r} is cut short in line {error.lineno}; copy the file again") from error
+        raise UsageError(f"{path!r} is no JSON from line {error.lineno} on ({error.msg}); mend it there") from error
+    except RecursionError:
+        return [str(_too_deep("record 1", path))]
+
+
 def _from_array(text: str, path: str) -> list[Record | str]:
     try:
         values = DECODER.decode(text)
@@ -179,7 +193,7 @@ def _from_array(text: str, path: str) -> list[Record | str]:
         raise _broken_array(text, path, error) from error
     except RecursionError:
         return list(_elements(text, path))
-    return [_or_fault(_record, value, f"record {number}", path) for number, value in enumerate(values, start=1)]
+    return [_or_fault(_record, value, f"record {number}", path, number) for number, value in enumerate(values, start=1)]
 
 
 def _elements(text: str, path: str) -> Iterator[Record | str]:
@@ -188,7 +202,7 @@ def _elements(text: str, path: str) -> Iterator[Record | str]:
     while at < len(text) and text[at] != "]":
         try:
             value, at = DECODER.raw_decode(text, at)
-            yield _or_fault(_record, value, f"record {number}", path)
+            yield _or_fault(_record, value, f"record {number}", path, number)
         except json.JSONDecodeError as error:
             raise _broken_array(text, path, error) from error
         except RecursionError:
@@ -223,13 +237,13 @@ def _blanks_end(text: str, at: int) -> int:
     return at
 
 
-def _record(value: Any, place: str, path: str) -> Record:
+def _record(value: Any, place: str, path: str, number: int) -> Record:
     """The record of a decoded value."""
     if fault := fault_of(value):
         raise BadRecord(f"{place}{_named(value)} of {path!r} {fault}; mend it")
     if not isinstance(value, dict):
         raise BadRecord(f"{place} of {path!r} is no JSON object; write {{...}} with its fields")
-    return Record(f"{place}{_named(value)} of {path!r}", value)
+    return Record(f"{place}{_named(value)} of {path!r}", value, number)
 
 
 def _too_deep(place: str, path: str) -> BadRecord:

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from .. import atlas
 from ..facts.prompts import Fact
-from ..facts.readers import read_fact_file
+from ..formats.readers import read_fact_file
 
 
 def read_facts(source: str | Path, *, skip_bad: bool = False) -> list[Fact]:
-    """Facts of a bundled model or of a file, whichever of the three shapes it has (its first record says).
+    """Facts of a bundled model or of a file, whichever of the known shapes it has (its first record says).
+
+    Known are known_1000, CounterFact and its flat form of the model hub, zsRE (with portability), WikiBigEdit,
+    EasyEdit's files, KnowEdit and QAEdit, MQuAKE, RippleEdits, LRE, request lists of rome and memit, the project's own
+    JSON lines, and CSV, TSV and parquet with the fields of any of them as columns.
 
     Args:
-        source: `"atlas"` or `"atlas-plain"` (where `known` says what that model knows), or the path of a known_1000,
-            CounterFact or JSON-lines file.
+        source: `"atlas"` or `"atlas-plain"` (where `known` says what that model knows), or the path of a file.
         skip_bad: leave out records that are wrong, and warn of them, in place of refusing the file.
 
     Raises:

@@ -18,11 +18,12 @@ may be left out:
 | one_hop | list of questions, each with its own answer |
 | same_subject | list of prompts: template or prompt, answer; id, relation, and subject where it is written otherwise |
 | generation | list of texts |
+| portability | object of lists of questions: subject_replacement, reversed_relation, one_hop, logical |
 | join | blanks between sentence and answer, "" for none; where it is left out a space is put where one belongs |
 | turn | of a rendered chat, where the user's words stand in the template: [start, end] in characters |
 
-A question is {"text": ..., "answer": ...}, and may have join and turn too.  A field of any other name is an error, so
-that a misspelt one is not silently left out.
+A question is {"text": ..., "answer": ...}, and may have join, turn and aliases (a list of texts) too.  A field of any
+other name is an error, so that a misspelt one is not silently left out.
 """
 
 from __future__ import annotations
@@ -33,16 +34,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..facts.prompts import Fact, Portability, Prompt, Question
+from ..facts.records import BadRecord, Record
+from ..facts.strict_json import fault_of
 from ..runs.files import written_aside
 from ..runs.terminal import brief
-from .prompts import Fact, Prompt, Question
-from .records import BadRecord, Record
-from .strict_json import fault_of
 
 _PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer", "join", "turn")
-_QUESTION_FIELDS = ("text", "answer", "join", "turn")
+_QUESTION_FIELDS = ("text", "answer", "join", "turn", "aliases")
 _QUESTIONS = ("paraphrases", "neighbourhood", "attribute", "one_hop", "reverse")
-_FACT_FIELDS = (*_PROMPT_FIELDS, "target_new", "known", *_QUESTIONS, "same_subject", "generation")
+_FACT_FIELDS = (*_PROMPT_FIELDS, "target_new", "known", *_QUESTIONS, "same_subject", "generation", "portability")
+_PORTABILITY = tuple(vars(Portability()))
 
 
 def own_fact(record: Record) -> Fact:
@@ -62,9 +64,10 @@ def own_fact(record: Record) -> Fact:
         neighbourhood=_questions(record, "neighbourhood", prompt.answer),
         attribute=_questions(record, "attribute", target_new),
         same_subject=tuple(_other_prompt(record, item, prompt.subject) for item in record.items("same_subject")),
-        one_hop=_questions(record, "one_hop"),
+        one_hop=_questions(record, "one_hop", alone=False),
         reverse=_questions(record, "reverse", prompt.subject),
         generation=record.texts("generation"),
+        portability=_portability(record),
         known=known,
     )
 
@@ -128,13 +131,13 @@ def _other_prompt(record: Record, value: Any, subject: str) -> Prompt:
     return _prompt(other, other.optional_text("subject") or subject)
 
 
-def _questions(record: Record, key: str, answer: str | None = None) -> tuple[Question, ...]:
+def _questions(record: Record, key: str, usual: str | None = None, *, alone: bool = True) -> tuple[Question, ...]:
     """Questions; a plain text has the usual answer of its kind, and must not stand where there is none."""
     found = []
     for item in record.items(key):
-        if isinstance(item, str) and item.strip() and key != "one_hop":
+        if isinstance(item, str) and item.strip() and alone:
             text = Record(record.where, {key: item}).text(key)
-            found.append(record.make(Question, text, answer))
+            found.append(record.make(Question, text, usual))
             continue
         if isinstance(item, str):
             raise BadRecord(
@@ -145,8 +148,16 @@ def _questions(record: Record, key: str, answer: str | None = None) -> tuple[Que
         if "answer" not in question.fields:
             raise BadRecord(f'{question.where} has no "answer"; add it, or null for none')
         text, answer = question.text("text"), question.optional_text("answer")
-        found.append(question.make(Question, text, answer, *_joined(question)))
+        found.append(question.make(Question, text, answer, *_joined(question), question.texts("aliases")))
     return tuple(found)
+
+
+def _portability(record: Record) -> Portability:
+    if not record.has("portability"):
+        return Portability()
+    asked = record.child("portability")
+    _only(asked, _PORTABILITY)
+    return Portability(**{kind: _questions(asked, kind, alone=False) for kind in _PORTABILITY})
 
 
 def _joined(record: Record) -> tuple[Any, Any]:
@@ -162,11 +173,16 @@ def _fields(fact: Fact) -> dict[str, Any]:
         content[key] = [_question_fields(question) for question in getattr(fact, key)]
     content["same_subject"] = [_prompt_fields(prompt) for prompt in fact.same_subject]
     content["generation"] = list(fact.generation)
+    follows = {
+        name: [_question_fields(one) for one in asked] for name, asked in vars(fact.portability).items() if asked
+    }
+    content["portability"] = follows or None
     return {key: value for key, value in content.items() if value is not None and value != []}
 
 
 def _question_fields(question: Question) -> dict[str, Any]:
-    return {"text": question.text, "answer": question.answer, **_place(question)}
+    aliases = {"aliases": list(question.aliases)} if question.aliases else {}
+    return {"text": question.text, "answer": question.answer, **_place(question), **aliases}
 
 
 def _prompt_fields(prompt: Prompt) -> dict[str, Any]:

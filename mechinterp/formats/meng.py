@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..facts.prompts import Fact, Prompt, Question
+from ..facts.records import BadRecord, Record
 from ..runs.terminal import brief
-from .prompts import Fact, Prompt, Question
-from .records import BadRecord, Record
 
 
 def known_fact(record: Record) -> Fact:
