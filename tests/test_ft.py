@@ -16,11 +16,12 @@ from support.zoo import KINDS, sentence_model
 import mechinterp as mi
 from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
 from mechinterp.editing.editors.ft_presets import FT_L_PRESETS, FT_LEGACY_PRESETS
+from mechinterp.editing.edits.row_edits import RowEdits
 from mechinterp.editing.gradients import descent
 from mechinterp.editing.gradients.descent import FtHparams
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
-from mechinterp.models.layout import clean_state_dict
+from mechinterp.models.layout import DOWN_BIAS, clean_state_dict
 from mechinterp.models.model import Model
 
 REQUESTS = [
@@ -193,14 +194,19 @@ def test_the_names_of_the_variants() -> None:
     assert {name: hparams.epsilon for name, hparams in FT_L_PRESETS.items() if name != "default"} == {
         "gpt2-medium": 2e-3, "gpt2-large": 1e-3, "gpt2-xl": 5e-4, "gpt-j": 5e-5,
     }  # fmt: skip
-    assert all(FT_LEGACY_PRESETS[name] == hparams.with_(loss="last") for name, hparams in FT_L_PRESETS.items())
+    for name, hparams in FT_L_PRESETS.items():
+        assert FT_LEGACY_PRESETS[name].with_(tune_bias=False) == hparams.with_(loss="last")
 
 
 def test_the_published_ft_has_the_published_loss() -> None:
     """Meng et al. 2022: Adam with 5e-4, 25 steps, until 1e-2, no bound, all target tokens at the last position."""
     published = EDITORS["ft-legacy"].chosen("published-ft")
     assert isinstance(published, FtHparams)
-    assert published == FtHparams(steps=25, lr=5e-4, stop_loss=1e-2, epsilon=None, loss="last", max_essence=None)
+    assert published == FtHparams(
+        steps=25, lr=5e-4, stop_loss=1e-2, epsilon=None, loss="last", tune_bias=True, max_essence=None
+    )
+    published = EDITORS["ft-legacy"].chosen("weight-only")
+    assert isinstance(published, FtHparams)
     assert EDITORS["ft"].chosen("published-figures") == published.with_(loss="targets")
     assert all(preset.max_essence is None for name, preset in FT_LEGACY_PRESETS.items() if name != "default")
     wanted = oracle(REQUESTS, [1], published)
@@ -234,3 +240,22 @@ def test_a_failure_says_how_far_it_came() -> None:
     edit = ft(model_of(), REQUESTS[2:], [1], hparams=QUICK.with_(steps=1, lr=1e-6))
     assert not edit.report.success
     assert "1 steps brought its NLL from" in edit.report.reason
+
+
+def test_a_bias_is_tuned_kept_and_taken_back() -> None:
+    """The published FT moves the bias too: on, baked, saved and carried by a row it is the same change."""
+    model = model_of()
+    edit = EDITORS["ft-legacy"](model, REQUESTS[:1], [1], preset="published-ft")
+    assert edit.delta(1, DOWN_BIAS).shape == (1, model.d_model)
+    assert float(edit.delta(1, DOWN_BIAS).abs().max()) > 1e-4
+    ids = torch.tensor([model.encode(REQUESTS[0].prompt.text)])
+    before = model.logits(ids)
+    with edit.on(model):
+        on = model.logits(ids)
+    with RowEdits([edit]).on(model) as carried:
+        carried.rows([0])
+        assert torch.allclose(model.logits(ids), on, atol=1e-10)
+    undo = edit.bake(model)
+    assert torch.allclose(model.logits(ids), on, atol=1e-10)
+    undo.undo()
+    assert torch.equal(model.logits(ids), before)

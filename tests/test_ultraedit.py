@@ -15,7 +15,7 @@ from support.zoo import KINDS, sentence_model
 import mechinterp as mi
 from mechinterp.editing import EDITORS, BatchReport, Edit, EditRequest, EditSequence, edit_each
 from mechinterp.editing.editors.ultraedit import UltraHparams, _solve_layers, ultraedit
-from mechinterp.editing.gradients.signals import LifelongStatistics, Signals, Spread, signals_of, together
+from mechinterp.editing.gradients.signals import LifelongStatistics, Signals, Spread, mean_batches, signals_of, together
 from mechinterp.errors import MechinterpError, UsageError
 from mechinterp.facts.prompts import Prompt
 from mechinterp.models.layout import clean_state_dict
@@ -145,7 +145,8 @@ def test_relative_rates_do_not_depend_on_the_width() -> None:
 
 def test_more_tokens_than_columns_are_kept_as_a_matrix() -> None:
     signals = Signals(torch.randn(60, 96, dtype=torch.float64), torch.randn(60, 48, dtype=torch.float64))
-    found = _solve_layers(model_of(), {1: signals}, LifelongStatistics(), PUBLISHED)[1]
+    seen = LifelongStatistics().joined({1: signals})
+    found = _solve_layers(model_of(), {1: signals}, seen, PUBLISHED)[1]
     assert found.rank == 48
     assert gap(found.dense, ultra_delta(signals.keys, signals.gradients, signals.joint, lr=1e-3)) < 1e-8
 
@@ -182,4 +183,24 @@ def test_bad_input_is_named() -> None:
         UltraHparams(ridge=0)
     silent = Signals(torch.ones(1, 96, dtype=torch.float64), torch.zeros(1, 48, dtype=torch.float64))
     with pytest.raises(MechinterpError, match="the gradient of a target token is zero or not finite"):
-        _solve_layers(model, {1: silent}, LifelongStatistics(), PUBLISHED)
+        _solve_layers(model, {1: silent}, LifelongStatistics().joined({1: silent}), PUBLISHED)
+
+
+def test_the_published_statistics_refuse_what_makes_them_nan() -> None:
+    one = torch.ones(1, 3, dtype=torch.float64)
+    with pytest.raises(MechinterpError, match="the published statistics become NaN by a batch of one token"):
+        Spread.empty(one).joined(one, published=True)
+
+
+def test_inner_batches_are_of_a_mean_and_longest_first() -> None:
+    """Gradients of an inner batch are divided by its tokens; all layers share a pool, one batch of one layer a time."""
+    each = signals_of(model_of(), REQUESTS, [1, 2])
+    [first, second] = mean_batches(each, [3, 9, 5, 9], 2)
+    assert gap(first[1].keys, torch.cat([each[1][1].keys, each[3][1].keys])) == 0
+    assert gap(second[2].gradients, together([each[2], each[0]])[2].gradients / len(second[2].keys)) < 1e-12
+    seen = LifelongStatistics().joined(first, published=True).of(2, published=True)
+    rows = torch.cat([first[1].joint, first[2].joint])
+    n = len(first[1].joint)
+    assert torch.allclose(seen.mean, rows.mean(0))
+    squares = sum(n * first[layer].joint.var(0) + n * (first[layer].joint.mean(0) - seen.mean) ** 2 for layer in (1, 2))
+    assert torch.allclose(seen.squares, squares)

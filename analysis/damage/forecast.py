@@ -23,6 +23,7 @@ from ...editing.edits.row_edits import RowEdits
 from ...editing.rows.padded import Batch
 from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Facts, Prompt, facts_of
+from ...models.layout import DOWN_BIAS
 from ...models.model import Model
 from ...patching.plain.executor import forward
 from ...public import public
@@ -143,7 +144,10 @@ def _read(model: Model, prompts: Sequence[Prompt], layers: Sequence[int], batch_
 
 def _change(edit: Edit, keys: Mapping[int, Float[Tensor, "prompt d_mlp"]]) -> Float64[Tensor, "prompt d_model"]:
     """Σ over layers of ΔWᵀk'."""
+    weights = edit.weights
     added = [edit.factors(layer).apply(keys[layer].double()).cpu() for layer in edit.layers]
+    biases = [weights.of(layer, DOWN_BIAS) for layer in edit.layers]
+    added += [bias.dense.double().cpu().expand_as(added[0]) for bias in biases if bias is not None]
     return torch.stack(added).sum(0)
 
 

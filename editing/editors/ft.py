@@ -62,8 +62,8 @@ class FineTuning(Editor[FtHparams]):
 
 
 def _made(course: Course) -> Made:
-    factors = {layer: Factors.of_dense(delta) for layer, delta in course.deltas.items()}
-    return Made(WeightChange.of_layers(factors), notes=course)
+    factors = {place: Factors.of_dense(delta) for place, delta in course.deltas.items()}
+    return Made(WeightChange(factors), notes=course)
 
 
 def _told(report: BatchReport, course: Course) -> BatchReport:

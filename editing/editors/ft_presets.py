@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from ..gradients.descent import FtHparams
 
-_PUBLISHED = FtHparams(loss="last", max_essence=None)
-"""Meng et al. 2022, code: Adam with 5e-4, 25 steps, until the loss at the prompt's last position is below 1e-2."""
+_WEIGHT_ONLY = FtHparams(loss="last", max_essence=None)
+_PUBLISHED = replace(_WEIGHT_ONLY, tune_bias=True)
+"""Meng et al. 2022, code: Adam with 5e-4, 25 steps, until the loss at the prompt's last position is below 1e-2; the
+module that the configuration names has a weight and a bias, and both are tuned."""
 
-_CORRECTED = replace(_PUBLISHED, loss="targets")
+_CORRECTED = replace(_WEIGHT_ONLY, loss="targets")
 """The same figures with the loss of all target tokens, which nobody has tabulated under the name FT."""
 
 _FT_DEFAULT = FtHparams(steps=200, lr=0.005, lr_rule="relative", stop_loss=0.2)
@@ -44,11 +46,12 @@ published figures and bounds, and our loss.
 FT_LEGACY_PRESETS: dict[str, FtHparams] = {
     "default": replace(_FT_L_DEFAULT, loss="last"),
     "published-ft": _PUBLISHED,
+    "weight-only": _WEIGHT_ONLY,
     **{name: replace(_PUBLISHED, epsilon=epsilon) for name, epsilon in _BOUNDS.items()},
 }
 """With the published loss, at the prompt's last position.
 
 `published-ft`: the published FT, without a bound, at the layers of FT (1 of GPT-2 XL, 21 of GPT-J).  Those named after
-models: the published FT-L.
+models: the published FT-L.  `weight-only`: `published-ft` without the bias.
 `default` is ours: that of ft-l with this loss; nobody has published it.
 """

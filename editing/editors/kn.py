@@ -46,6 +46,10 @@ class KnHparams(Hparams):
             all are.
         old: λ₁: how much of the old answer's embedding is taken from each unit's row.
         new: λ₂: how much of the new answer's is added.
+        conventions: "paper": as above; "code": as the public implementation for GPT models has it: what is credited is
+            what the activation function acts on, at m points from 0 to 1 with both ends among them, every token of the
+            answer being predicted after the prompt alone; "old" is the model's own next token, whatever the prompt's
+            answer; the embeddings of the new answer's tokens are summed; and e is the input embedding.
         max_essence: as of `BatchHparams`.
 
     Raises:
@@ -59,9 +63,11 @@ class KnHparams(Hparams):
     shared: float = 0.5
     old: float = 0.5
     new: float = 1.0
+    conventions: str = "paper"
     max_essence: float | None = 0.2
 
     def __post_init__(self) -> None:
+        self._one_of(conventions=("paper", "code"))
         self._above_zero("steps", "max_essence")
         self._not_negative("threshold", "shared", "old", "new")
         for name in ("threshold", "shared"):
@@ -72,10 +78,12 @@ class KnHparams(Hparams):
 KN_PRESETS: dict[str, KnHparams] = {
     "default": KnHparams(),
     "paper": KnHparams(threshold=0.3, shared=0.7, old=1.0, new=8.0),
-    "code": KnHparams(old=2.0, new=2.0, max_essence=None),
+    "code": KnHparams(old=2.0, new=1.0, conventions="code", max_essence=None),
+    "mean": KnHparams(old=2.0, new=2.0, max_essence=None),
 }
 """`paper`: after Dai et al. 2022 (λ₁ and λ₂ as they are commonly quoted, p the upper end of what is tried there).
-`code`: what the public implementation for GPT models uses, with the threshold of the published ROME comparison.
+`code`: what the public implementation for GPT models does in the published ROME comparison, with its figures.
+`mean`: what its documentation says (2 and 2, the mean over an answer's tokens), with the paper's integral.
 
 `default` was measured on 20 facts of the bundled `atlas`, whose tied embeddings are large next to what its MLPs write:
 with λ₁ = 1 and λ₂ = 8 every answer becomes the new one (ES 100, NS 0), with 1 and 1 ES is 85 and NS 20, with 0.5 and 1
@@ -120,7 +128,9 @@ def knowledge_neurons(
     prompts = [asked, *(asked.reworded(other) for other in others if other != asked.template)]
     found: Counter[Neuron] = Counter()
     for prompt in prompts:
-        credit = integrated_gradients(model, prompt, _old(model, prompt, asked.answer), indices, steps=chosen.steps)
+        old = _old(model, prompt, asked.answer)
+        as_code = chosen.conventions == "code"
+        credit = integrated_gradients(model, prompt, old, indices, steps=chosen.steps, as_code=as_code)
         above = (credit > chosen.threshold * credit.max().clamp(min=0)).nonzero().tolist()
         found.update((indices[place], unit) for place, unit in above)
     kept = sorted(
@@ -169,9 +179,11 @@ def _old(model: Model, prompt: Prompt, answer: str | None) -> tuple[int, ...]:
 
 def _rewritten(model: Model, request: EditRequest, neurons: Sequence[Neuron], hparams: KnHparams) -> dict[int, Factors]:
     """The same row for all neurons of the request."""
-    prompt = request.prompt
-    row = hparams.new * _embedding(model, model.answer_ids(prompt, request.target))
-    row = row - hparams.old * _embedding(model, _old(model, prompt, prompt.answer))
+    prompt, as_code = request.prompt, hparams.conventions == "code"
+    new, old = model.answer_ids(prompt, request.target), _old(model, prompt, None if as_code else prompt.answer)
+    rows_of = _embeddings_in if as_code else _embeddings_out
+    told = rows_of(model, new)
+    row = hparams.new * (told.sum(0) if as_code else told.mean(0)) - hparams.old * rows_of(model, old).mean(0)
     changes = {}
     for layer in sorted({layer for layer, _ in neurons}):
         units = row.new_zeros(1, model.d_mlp)
@@ -180,11 +192,20 @@ def _rewritten(model: Model, request: EditRequest, neurons: Sequence[Neuron], hp
     return changes
 
 
-def _embedding(model: Model, tokens: Sequence[int]) -> Float[Tensor, " d_model"]:
-    """Mean of the tokens' rows of the output embedding."""
+def _embeddings_out(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token d_model"]:
+    """The tokens' rows of the output embedding."""
     network: Any = model.bridge.original_model
-    rows: Tensor = network.get_output_embeddings().weight.detach()[list(tokens)]
-    return (rows if rows.dtype == torch.float64 else rows.float()).mean(0)
+    return _precise(network.get_output_embeddings().weight.detach()[list(tokens)])
+
+
+def _embeddings_in(model: Model, tokens: Sequence[int]) -> Float[Tensor, "token d_model"]:
+    """The same of the input embedding."""
+    weight: Any = model.layout.token_embedding.weight
+    return _precise(weight.detach()[list(tokens)])
+
+
+def _precise(rows: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_model"]:
+    return rows if rows.dtype == torch.float64 else rows.float()
 
 
 kn = KnowledgeNeurons("kn", "Dai et al. 2022 (Knowledge Neurons)", KN_PRESETS)

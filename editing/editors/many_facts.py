@@ -93,6 +93,10 @@ class ManyFacts(Editor[B]):
     sites: ClassVar[tuple[str, ...]]
     """Components of the last edited layer that get a δ each while a value is sought; the first one's is written."""
 
+    def sites_of(self, hparams: B) -> tuple[str, ...]:
+        """`sites` with these hyper-parameters."""
+        return self.sites
+
     def costs(self, job: Job[B]) -> dict[int, Cost]:
         """What a change of each layer costs: λC and the keys of earlier edits."""
         past = past_of(job)
@@ -107,20 +111,21 @@ class ManyFacts(Editor[B]):
 
     def values(self, job: Job[B]) -> list[Value]:
         return values_of(
-            job.model, job.requests, job.layers[-1], contexts=job.contexts, hparams=job.hparams, sites=self.sites,
-            progress=job.options.progress,
+            job.model, job.requests, job.layers[-1], contexts=job.contexts, hparams=job.hparams,
+            sites=self.sites_of(job.hparams), progress=job.options.progress,
         )  # fmt: skip
 
     def make(self, job: Job[B]) -> Made:
         """Find the values and write them, layer by layer."""
-        if self.sites[0] != VALUE:
+        aimed = self.sites_of(job.hparams)[0]
+        if aimed != VALUE:
             _check_values_are_added(job.model, job.requests[0], job.layers[-1])
         costs = self.costs(job)
         found = self.values(job) if job.supplies.values is None else list(job.supplies.values)
         if len(found) != len(job.requests):
             raise UsageError(f"{len(found)} values were given for {len(job.requests)} requests; give one for each")
         for value, request in zip(found, job.requests, strict=True):
-            value.check(request, job.layers[-1], self.sites[0], job.contexts)
+            value.check(request, job.layers[-1], aimed, job.contexts)
         target = torch.stack([value.v_star for value in found])
         written: dict[int, Factors] = {}
         warnings: list[str] = []
@@ -153,7 +158,7 @@ class ManyFacts(Editor[B]):
         self, job: Job[B], layer: int, target: Float[Tensor, "request d_model"], left: int
     ) -> tuple[Float64[Tensor, "request d_mlp"], Float64[Tensor, "request d_model"]]:
         """The keys of one layer on the model as it is now, and the layer's share of what is missing at the last one."""
-        layout, hparams, aimed = job.model.layout, job.hparams, self.sites[0]
+        layout, hparams, aimed = job.model.layout, job.hparams, self.sites_of(job.hparams)[0]
         key_hook, aim = layout.key_hook(layer), layout.hook(aimed, job.layers[-1])
         read = read_at_subjects(job.model, job.requests, job.contexts, (key_hook, aim))
         keys = context_mean(read[key_hook], hparams.context_mean)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...models.guests import announced
-from ...models.layout import DOWN
+from ...models.layout import DOWN, entering
 from ...models.model import Model
 from .factors import Factors
 
@@ -77,7 +77,7 @@ def added(model: Model, edits: Mapping[str, Places]) -> Iterator[None]:
         for (matrix, layer), changes in by_place.items():  # one hook for all: a sequence may have hundreds of edits
             change = changes[0] if len(changes) == 1 else Factors.joined(changes).compact()
             projection = model.layout.mlp_projection(matrix, layer)
-            stack.callback(projection.register_forward_hook(_adder(change)).remove)
+            stack.callback(projection.register_forward_hook(_adder(matrix, change)).remove)
         with noted(model, edits):
             yield
 
@@ -89,11 +89,11 @@ def draft(model: Model, factors: Mapping[int, Factors]) -> Iterator[None]:
         yield
 
 
-def _adder(change: Factors):  # type: ignore[no-untyped-def]  # torch fixes the hook's signature
+def _adder(matrix: str, change: Factors):  # type: ignore[no-untyped-def]  # torch fixes the hook's signature
     placed: dict[tuple[torch.device, torch.dtype], Factors] = {}
 
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        keys = args[0]
+        keys = entering(matrix, args[0])
         where = (keys.device, torch.promote_types(keys.dtype, change.u.dtype))
         if where not in placed:
             placed[where] = Factors(change.u.to(*where), change.v.to(*where))

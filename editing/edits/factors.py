@@ -37,7 +37,9 @@ class Factors:
 
     @staticmethod
     def of_dense(delta: Float[Tensor, "d_in d_out"]) -> Factors:
-        """A change that has no factors of its own: U = ΔWᵀ, V = I, which multiply to it exactly."""
+        """A change that has no factors of its own: U = ΔWᵀ, V = I, which multiply to it exactly; one row is V."""
+        if len(delta) == 1:
+            return Factors(torch.ones_like(delta[:, :1]), delta.contiguous())
         return Factors(delta.T.contiguous(), torch.eye(delta.shape[1], dtype=delta.dtype, device=delta.device))
 
     @staticmethod

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...errors import MechinterpError, UsageError
+from ...models.layout import entering
 from ...models.model import Model
 from .edit import Edit
 
@@ -103,7 +104,7 @@ class RowEdits:
         u, v = u.to(model.device), v.to(model.device)
 
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            keys = args[0]
+            keys = entering(place[0], args[0])
             rows = self._checked_rows(keys).to(keys.device)
             dtype = torch.promote_types(keys.dtype, u.dtype)
             wide = keys.reshape(len(rows), -1, keys.shape[-1]).to(dtype)  # some models flatten rows and positions

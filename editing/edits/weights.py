@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...models.layout import DOWN
+from ...models.layout import DOWN, entering
 from ...models.model import Model
 from .active import added
 from .change import WEIGHTS, Change
@@ -23,7 +23,8 @@ class WeightChange(Change):
     """ΔW of some MLP matrices.
 
     Args:
-        factors: (matrix, layer) -> its change; the matrix is "down", "up" or "gate" (`layout.MATRICES`).
+        factors: (matrix, layer) -> its change; the matrix is "down", "up" or "gate" (`layout.MATRICES`), or
+            "down-bias", whose input is the constant one.
     """
 
     kind = "weights"
@@ -93,13 +94,13 @@ class WeightChange(Change):
             for (matrix, layer), factors in self.factors.items():
                 rows = Rows(model, layer, where, stack)
                 projection = model.layout.mlp_projection(matrix, layer)
-                stack.callback(projection.register_forward_hook(_adder(rows, factors)).remove)
+                stack.callback(projection.register_forward_hook(_adder(rows, matrix, factors)).remove)
             yield model
 
 
-def _adder(rows: Rows, factors: Factors) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _adder(rows: Rows, matrix: str, factors: Factors) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        change = rows.only_meant(factors.apply(args[0]))
+        change = rows.only_meant(factors.apply(entering(matrix, args[0])))
         return output + change.reshape(output.shape).to(output.dtype)
 
     return add

@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import MechinterpError
+from ...given import flag
 from ...models.door import plainly
-from ...models.layout import DOWN
+from ...models.layout import DOWN, DOWN_BIAS, entering
 from ...models.model import Model
 from ...patching.plain.executor import forward
 from ..edits.active import effective_weight
@@ -30,7 +31,10 @@ from .adam import Adam
 _MAX_ROWS = 256
 """Rows per forward; those of one edit may stand in several, whose gradients add up."""
 
-Deltas = dict[int, Float[Tensor, "edit d_mlp d_model"]]
+Place = tuple[str, int]
+"""(matrix, layer)."""
+
+Deltas = dict[Place, Float[Tensor, "edit _d_in d_model"]]
 
 
 LOSSES = ("targets", "last")
@@ -50,6 +54,8 @@ class FtHparams(Hparams):
         loss: "targets": the mean NLL of the target's tokens, each after those before it; "last": all of them scored
             after the prompt's last token, as the published implementations did.  With targets of one token they are the
             same.
+        tune_bias: train the bias of the down-projection too, where there is one: the published configuration names a
+            module, which matches both.
         max_essence: as of `BatchHparams`.
 
     Raises:
@@ -64,9 +70,11 @@ class FtHparams(Hparams):
     lr_rule: str = "absolute"
     stop_loss: float = 1e-2
     loss: str = "targets"
+    tune_bias: bool = False
     max_essence: float | None = 5.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tune_bias", flag(self.tune_bias, "tune_bias"))
         self._one_of(lr_rule=LR_RULES, loss=LOSSES)
         self._above_zero("lr", "epsilon", "max_essence")
         self._not_negative("steps", "stop_loss")
@@ -88,13 +96,13 @@ class Course:
     """What training one edit gave.
 
     Args:
-        deltas: layer -> ΔW.
+        deltas: (matrix, layer) -> its change.
         first: the loss of each request (the NLL per token of its target) before the first step.
         last: the same after the last one.
         steps: steps taken.
     """
 
-    deltas: Mapping[int, Float[Tensor, "d_mlp d_model"]]
+    deltas: Mapping[Place, Float[Tensor, "_d_in d_model"]]
     first: tuple[float, ...]
     last: tuple[float, ...]
     steps: int
@@ -135,7 +143,7 @@ def descend(
         going = ~done & (steps < hparams.steps)
         for place, edit in enumerate(here):
             if not going[place]:
-                found = {layer: delta[place].clone() for layer, delta in deltas.items()}
+                found = {where: delta[place].clone() for where, delta in deltas.items()}
                 courses[edit] = Course(found, tuple(first[edit]), tuple(table[place]), steps)
                 advance(hparams.steps + 1 - steps)
         here = [edit for edit, on in zip(here, going.tolist(), strict=True) if on]
@@ -144,12 +152,12 @@ def descend(
         advance(len(here))
         if not bool(going.all()):
             parts = [parts[0].of_rows(going.nonzero()[:, 0])]
-            for layer, adam in adams.items():
+            for where, adam in adams.items():
                 adam.keep(going)
-                deltas[layer], gradients[layer] = deltas[layer][going], gradients[layer][going]
-        for layer, adam in adams.items():
-            moved = adam.step(deltas[layer], gradients[layer])
-            deltas[layer] = moved if limits is None else moved.clamp_(-limits[layer], limits[layer])
+                deltas[where], gradients[where] = deltas[where][going], gradients[where][going]
+        for where, adam in adams.items():
+            moved = adam.step(deltas[where], gradients[where])
+            deltas[where] = moved if limits is None else moved.clamp_(-limits[where], limits[where])
     return [courses[edit] for edit in range(len(edits))]
 
 
@@ -169,16 +177,21 @@ def _parts(model: Model, requests: Sequence[EditRequest], hparams: FtHparams, *,
 
 def _start(
     model: Model, layers: Sequence[int], edits: int, hparams: FtHparams
-) -> tuple[Deltas, dict[int, Adam], dict[int, float] | None]:
-    """ΔW = 0 of each layer, its Adam, and how far a weight may go."""
+) -> tuple[Deltas, dict[Place, Adam], dict[Place, float] | None]:
+    """ΔW = 0 of each matrix, its Adam, and how far a weight may go."""
     deltas, adams, limits = {}, {}, {}
     for layer in layers:
         weight = effective_weight(model, layer)
         weight = weight if weight.dtype == torch.float64 else weight.float()
         unit = float(weight.square().mean().sqrt()) if hparams.lr_rule == "relative" else 1.0
-        deltas[layer] = weight.new_zeros(edits, *weight.shape)
-        adams[layer] = Adam(deltas[layer], weight.new_full((edits, len(weight), 1), hparams.lr * unit))
-        limits[layer] = (hparams.epsilon or math.inf) * unit
+        heights = {DOWN: len(weight)}
+        if hparams.tune_bias and model.layout.down_bias(layer) is not None:
+            heights[DOWN_BIAS] = 1
+        for matrix, height in heights.items():
+            place = matrix, layer
+            deltas[place] = weight.new_zeros(edits, height, weight.shape[1])
+            adams[place] = Adam(deltas[place], weight.new_full((edits, height, 1), hparams.lr * unit))
+            limits[place] = (hparams.epsilon or math.inf) * unit
     return deltas, adams, limits if hparams.epsilon is not None else None
 
 
@@ -186,8 +199,8 @@ def _evaluate(
     model: Model, parts: Sequence[TargetRows], deltas: Deltas, size: int, *, grad: bool
 ) -> tuple[Float[Tensor, "edit request"], Deltas]:
     """The NLL of every request, and the gradient of each edit's mean."""
-    leaves = {layer: delta.detach().requires_grad_(grad) for layer, delta in deltas.items()}
-    sums = {layer: torch.zeros_like(delta) for layer, delta in deltas.items()} if grad else {}
+    leaves = {place: delta.detach().requires_grad_(grad) for place, delta in deltas.items()}
+    sums = {place: torch.zeros_like(delta) for place, delta in deltas.items()} if grad else {}
     found = []
     for rows in parts:
         with model.alone(), _carried(model, leaves), plainly(grad=grad):
@@ -195,8 +208,8 @@ def _evaluate(
             found.append(nll.detach())
             if grad:
                 gradients = torch.autograd.grad(nll.sum() / size, list(leaves.values()))
-                for layer, gradient in zip(leaves, gradients, strict=True):
-                    sums[layer] += gradient
+                for place, gradient in zip(leaves, gradients, strict=True):
+                    sums[place] += gradient
     return torch.cat(found).view(-1, size), sums
 
 
@@ -204,17 +217,18 @@ def _evaluate(
 def _carried(model: Model, deltas: Deltas) -> Iterator[None]:
     """Let the rows of every forward carry these changes, each edit's rows standing together."""
     with ExitStack() as stack:
-        for layer, delta in deltas.items():
-            projection = model.layout.mlp_projection(DOWN, layer)
-            stack.callback(projection.register_forward_hook(_adder(delta)).remove)
+        for (matrix, layer), delta in deltas.items():
+            projection = model.layout.mlp_projection(matrix, layer)
+            stack.callback(projection.register_forward_hook(_adder(matrix, delta)).remove)
         yield
 
 
 def _adder(
-    delta: Float[Tensor, "edit d_mlp d_model"],
+    matrix: str,
+    delta: Float[Tensor, "edit _d_in d_model"],
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        keys = args[0].reshape(len(delta), -1, delta.shape[1]).to(delta.dtype)
+        keys = entering(matrix, args[0]).reshape(len(delta), -1, delta.shape[1]).to(delta.dtype)
         return output + (keys @ delta).reshape(output.shape).to(output.dtype)
 
     return add

@@ -5,6 +5,9 @@ Unit i of layer l, with activation w̄ᵢ at the token that predicts the answer,
     w̄ᵢ/m · Σ_{j=1..m} ∂P(y)/∂wᵢ at w = j/m · w̄        (Dai et al. 2022, eq. 4; the baseline is 0)
 
 where only layer l is scaled.  Over the units of a layer this sums to P(w̄) − P(0), the better the larger m.
+
+The public code for GPT models (`as_code`) takes for w̄ what the activation function acts on, for the points the m values
+evenly from 0 to 1, both ends among them, and predicts every token of the answer after the prompt alone.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ def integrated_gradients(
     layers: Sequence[int],
     *,
     steps: int = 20,
+    as_code: bool = False,
     max_rows: int = _MAX_ROWS,
 ) -> Float[Tensor, "layer d_mlp"]:
     """What each unit of each layer contributes to the probability of an answer.
@@ -46,13 +50,17 @@ def integrated_gradients(
         answer: token ids; each is predicted after those before it, and what is credited is the mean over them.
         layers: which layers.
         steps: m.
+        as_code: credit as the public code does.
         max_rows: rows per forward; changes memory and speed, not the result.
 
     Raises:
         UsageError: a prompt that is too long for the model.
     """
-    rows = TargetRows.of(model, [prompt], [answer])
-    hooks = [model.layout.key_hook(layer) for layer in layers]
+    rows = TargetRows.of(model, [prompt], [answer], forced=not as_code)
+    hook_of = model.layout.before_activation_hook if as_code else model.layout.key_hook
+    hooks = [hook_of(layer) for layer in layers]
+    first, last = (0.0, 1.0) if as_code else (1 / steps, 1.0)
+    points = torch.linspace(first, last, steps, dtype=torch.float64)
     places, tokens = rows.at[0], rows.tokens[0]
     cache = forward(model, rows.batch.ids, reads=hooks, keep=rows.keep).cache
     keys = torch.stack([cache[hook][0, places] for hook in hooks])  # [layer token d_mlp]
@@ -61,7 +69,7 @@ def integrated_gradients(
     gradients = torch.zeros(keys.shape, dtype=keys.dtype, device=keys.device)
     shift = int(rows.batch.ids.shape[1]) - rows.keep
     for layer, token, step in (chunk.unbind(1) for chunk in entries.split(max_rows)):
-        scaled = (keys[layer, token] * ((step + 1) / steps)[:, None].to(keys)).requires_grad_()
+        scaled = (keys[layer, token] * points.to(keys)[step][:, None]).requires_grad_()
         writes = []
         for number in layer.unique().tolist():
             here = (layer == number).nonzero()[:, 0]

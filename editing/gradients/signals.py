@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from ...errors import MechinterpError
 from ...models.door import plainly
 from ...models.layout import KEY, VALUE
 from ...models.model import Model
@@ -81,24 +82,51 @@ class Spread:
         count: how many vectors.
         mean: of each coordinate.
         squares: of each coordinate, the sum of squared distances from the mean.
+
+    The published code of MALMEN, RLEdit and UltraEdit adds n times the *unbiased* variance of each batch of n vectors,
+    n/(n − 1) times too much (`published`): of a batch of one vector it makes NaN.
     """
 
     count: int
     mean: Float64[Tensor, " both"]
     squares: Float64[Tensor, " both"]
 
-    def joined(self, vectors: Float64[Tensor, "token both"]) -> Spread:
-        """These and more."""
+    @staticmethod
+    def empty(like: Float64[Tensor, "*token both"]) -> Spread:
+        """Of nothing yet."""
+        zero = like.new_zeros(like.shape[-1])
+        return Spread(0, zero, zero)
+
+    def joined(self, vectors: Float64[Tensor, "token both"], *, published: bool = False) -> Spread:
+        """These and more.
+
+        Raises:
+            MechinterpError: `published`, and a batch of one vector.
+        """
         new, count = len(vectors), self.count + len(vectors)
+        if published and new == 1:
+            raise MechinterpError(
+                "the published statistics become NaN by a batch of one token, and stay so; give it together with "
+                "others, or use a preset with exact statistics"
+            )
         mean = vectors.mean(0)
         apart = mean - self.mean
-        squares = self.squares + (vectors - mean).square().sum(0) + apart.square() * (self.count * new / count)
+        own = (vectors - mean).square().sum(0) * (new / (new - 1) if published else 1.0)
+        squares = self.squares + own + apart.square() * (self.count * new / count)
         return Spread(count, self.mean + apart * (new / count), squares)
 
     @property
     def std(self) -> Float64[Tensor, " both"]:
         """Of each coordinate (n − 1 below the line)."""
-        return (self.squares / (self.count - 1)).sqrt()
+        return self.std_with(0.0)
+
+    def std_with(self, eps: float) -> Float64[Tensor, " both"]:
+        """The same with something added to n − 1, as the published code has it."""
+        return (self.squares / (self.count - 1 + eps)).sqrt()
+
+
+POOLED = -1
+"""In the place of a layer: all layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +134,27 @@ class LifelongStatistics:
     """The statistics of everything edited so far, by layer: a value that a sequence of edits hands on.
 
     Args:
-        spreads: layer -> of keys and gradients side by side.
+        spreads: layer -> of keys and gradients side by side; `POOLED` -> of all layers together.
     """
 
     spreads: Mapping[int, Spread] = field(default_factory=dict)
 
-    def joined(self, more: Mapping[int, Signals]) -> LifelongStatistics:
-        """These statistics and more."""
+    def joined(self, more: Mapping[int, Signals], *, published: bool = False) -> LifelongStatistics:
+        """These statistics and more.
+
+        Args:
+            more: the signals of one batch, by layer.
+            published: as the published code counts: all layers in one pool, since their matrices are of one shape.
+        """
         spreads = dict(self.spreads)
         for layer, signals in more.items():
-            joint = signals.joint
-            zero = torch.zeros_like(joint[0])
-            spreads[layer] = spreads.get(layer, Spread(0, zero, zero)).joined(joint)
+            where, joint = POOLED if published else layer, signals.joint
+            spreads[where] = spreads.get(where, Spread.empty(joint)).joined(joint, published=published)
         return LifelongStatistics(spreads)
+
+    def of(self, layer: int, *, published: bool = False) -> Spread:
+        """What vectors of a layer are normalised by."""
+        return self.spreads[POOLED if published else layer]
 
     def state(self) -> dict[str, Tensor]:
         """What a file keeps of it."""
@@ -138,6 +174,24 @@ class LifelongStatistics:
                 for layer in layers
             }
         )
+
+
+def mean_batches(
+    signals: Sequence[Mapping[int, Signals]], lengths: Sequence[int], size: int
+) -> list[dict[int, Signals]]:
+    """The signals of inner batches, the gradient of each being that of the *mean* NLL over its tokens.
+
+    Args:
+        signals: of each request.
+        lengths: tokens of each request's prompt and target; the published code sorts by them, the longest first.
+        size: requests in a batch.
+    """
+    order = sorted(range(len(signals)), key=lambda i: lengths[i], reverse=True)
+    found = []
+    for start in range(0, len(order), size):
+        batch = together([signals[i] for i in order[start : start + size]])
+        found.append({layer: Signals(own.keys, own.gradients / len(own.keys)) for layer, own in batch.items()})
+    return found
 
 
 def together(signals: Sequence[Mapping[int, Signals]]) -> dict[int, Signals]:

@@ -38,6 +38,9 @@ class ValueHparams(Hparams):
         kl_template: the neutral sentence for that term.
         kl_position: where its next-token distribution is taken: "last" after the whole sentence, "subject" at
             the subject's last token (then what follows the subject in the sentence has no effect).
+        settled_kl: once the target is the model's first choice in every context, its NLL counts a tenth from the next
+            evaluation on, and no further step is taken where the KL term is at most this (nats); None: no such rule
+            (it is that of PMET's code).
         clamp: ‖δ‖ is cut back to this multiple of ‖v₀‖ after each step; None: never.
         context_lengths: (how many, length) of the sampled prefixes; a length counts the token sampling starts
             from.
@@ -57,13 +60,14 @@ class ValueHparams(Hparams):
     kl_factor: float = 0.25
     kl_template: str = "{} is a"
     kl_position: str = "last"
+    settled_kl: float | None = None
     clamp: float | None = 4.0
     context_lengths: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
     context_starts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._one_of(weight_decay_rule=WEIGHT_DECAYS, kl_position=KL_POSITIONS, lr_rule=LR_RULES)
-        self._above_zero("lr", "clamp")
+        self._above_zero("lr", "clamp", "settled_kl")
         self._not_negative("steps", "weight_decay", "kl_factor", "stop_loss", "stop_nll")
         if not isinstance(self.kl_template, str) or self.kl_template.count("{}") != 1:
             raise UsageError(f"kl_template is {self.kl_template!r}; write exactly one '{{}}' where the subject belongs")

@@ -180,15 +180,20 @@ def _optimise(
     clamped = [0] * len(requests)
     values: dict[int, Value] = {}
     here, alive = list(range(len(requests))), reading
+    counts = torch.ones(len(requests), dtype=start.dtype, device=start.device)  # of each NLL, by `settled_kl`
     for steps in range(hparams.steps + 1):
         delta.requires_grad_(True)
         with plainly(grad=True):
-            terms = rows.terms(delta, alive)
-            total = terms[0] + terms[1] + terms[2]
-        table = torch.stack([total, *terms], 1).detach().tolist()
+            (nll, kl, decay), settled = rows.terms(delta, alive)
+            total = counts * nll + kl + decay
+        table = torch.stack([total, counts * nll, kl, decay], 1).detach().tolist()
         for i, figures in zip(here, table, strict=True):
             losses[i].append(_checked(LossTerms(*figures), requests[i], steps, hparams))
-        stopped = [losses[i][-1].total < hparams.stop_loss or losses[i][-1].nll < hparams.stop_nll for i in here]
+        done = (total.detach() < hparams.stop_loss) | (nll.detach() < hparams.stop_nll)
+        if hparams.settled_kl is not None:
+            done |= settled & (kl.detach() <= hparams.settled_kl)
+            counts = torch.where(settled, 0.1, 1.0).to(counts)
+        stopped = done.tolist()
         going = torch.tensor([not stop and steps < hparams.steps for stop in stopped], device=delta.device)
         gradient = torch.zeros_like(delta)
         if bool(going.any()):
@@ -206,7 +211,7 @@ def _optimise(
             break
         advance(len(here))
         if not bool(going.all()):
-            rows, alive = rows.of_facts(going), alive.of_facts(going)
+            rows, alive, counts = rows.of_facts(going), alive.of_facts(going), counts[going]
             adam.keep(going)
             delta, gradient = delta[going], gradient[going]
         delta = adam.step(delta, gradient)

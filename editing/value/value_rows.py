@@ -133,14 +133,16 @@ class ValueRows:
 
     def _target_log_probs(
         self, logits: Float[Tensor, "row kept vocab"], shift: int
-    ) -> Float[Tensor, "fact context token"]:
-        """Log-probability of each target token; zero behind a target's end."""
+    ) -> tuple[Float[Tensor, "fact context token"], Bool[Tensor, " fact"]]:
+        """Log-probability of each target token, zero behind a target's end; and whether all are first choices."""
         steps = torch.arange(self.targets.shape[1], device=logits.device)
         real = steps < self.lengths[:, None]
         at = self._by_fact(self.suffix.batch.end)[:, :-1, None] - shift + (steps * real)[:, None]
         rows = self._by_fact(self.suffix.batch.rows)[:, :-1, None]
-        chosen = log_softmax(logits[rows, at]).gather(-1, self.targets[:, None, :, None].expand(*at.shape, 1))[..., 0]
-        return chosen * real[:, None]
+        found = log_softmax(logits[rows, at])
+        chosen = found.gather(-1, self.targets[:, None, :, None].expand(*at.shape, 1))[..., 0]
+        first = (chosen.detach() >= found.detach().amax(-1)) | ~real[:, None]
+        return chosen * real[:, None], first.flatten(1).all(1)
 
     def read(self) -> tuple[ValueRows, Reading]:
         """The unedited model in one forward, and the same rows, which from then on need not run the layers below."""
@@ -157,15 +159,16 @@ class ValueRows:
 
     def terms(
         self, delta: Float[Tensor, "fact site d_model"], reading: Reading
-    ) -> tuple[Float[Tensor, " fact"], Float[Tensor, " fact"], Float[Tensor, " fact"]]:
-        """NLL, KL and weight-decay term of each request at its δ, with gradients."""
+    ) -> tuple[tuple[Float[Tensor, " fact"], Float[Tensor, " fact"], Float[Tensor, " fact"]], Bool[Tensor, " fact"]]:
+        """NLL, KL and weight-decay term of each request at its δ, with gradients; and whether its target is settled."""
         per_row = delta.repeat_interleave(len(self.suffix.batch.ids) // len(self), 0)
         keep, shift = self._keep()
         logits = self.suffix.run(self.model, per_row, keep=keep, grad=True).logits
-        nll = -(self._target_log_probs(logits, shift).sum(-1) / self.lengths[:, None]).mean(-1)
+        targets, settled = self._target_log_probs(logits, shift)
+        nll = -(targets.sum(-1) / self.lengths[:, None]).mean(-1)
         neutral = self._neutral_log_probs(logits, shift)
         kl = self.hparams.kl_factor * (neutral.exp() * (neutral - reading.neutral)).sum(-1)
-        return nll, kl, self._weight_decay(delta, reading.values[:, 0].to(delta.dtype).norm(dim=-1))
+        return (nll, kl, self._weight_decay(delta, reading.values[:, 0].to(delta.dtype).norm(dim=-1))), settled
 
     def _weight_decay(
         self, delta: Float[Tensor, "fact site d_model"], scale: Float[Tensor, "fact site"]

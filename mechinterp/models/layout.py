@@ -68,6 +68,8 @@ def hook_template(component: str) -> str:
 DOWN, UP, GATE = "down", "up", "gate"
 MATRICES = {DOWN: "out", UP: "in", GATE: "gate"}
 """The matrices of an MLP: out of it, into it, and the one that opens the way in (gated architectures alone)."""
+DOWN_BIAS = "down-bias"
+"""The bias of the down-projection: the one row of a matrix whose input is the constant one."""
 _ACTIVATIONS = ("act_fn", "act", "activation_fn", "activation", "gelu_impl", "dense_act_fn")
 """What transformers calls the activation function of an MLP."""
 PER_HEAD = (Z, Q, K, V)
@@ -232,6 +234,14 @@ class Layout:
         """Input of the MLP down-projection, [batch pos d_mlp]: ROME's key."""
         return self.hook(KEY, layer)
 
+    def before_activation_hook(self, layer: int) -> str:
+        """What the MLP's activation function acts on, [batch pos d_mlp]: the output of the way in, or of the gate."""
+        return (
+            self._named(KEY)
+            .format(layer=self.check_layer(layer))
+            .replace(".out.hook_in", f".{MATRICES[GATE if self.is_gated(layer) else UP]}.hook_out")
+        )
+
     def value_hook(self, layer: int) -> str:
         """Output of the MLP down-projection with its bias, [batch pos d_model]: ROME's value."""
         return self.hook(VALUE, layer)
@@ -267,7 +277,7 @@ class Layout:
         """A live matrix of an MLP as a view with inputs as rows (outputs = inputs @ W + bias); edit it in place.
 
         Args:
-            matrix: "down", "up" or "gate".
+            matrix: "down", "up" or "gate"; "down-bias": the bias as a matrix of one row.
             layer: which layer.
 
         Raises:
@@ -276,6 +286,13 @@ class Layout:
         """
         if matrix == DOWN:
             return self.down_projection(layer)
+        if matrix == DOWN_BIAS:
+            bias = self.down_bias(layer)
+            if bias is None:
+                raise MechinterpError(
+                    f"the down-projection of layer {layer} of this {self.architecture} has no bias to be edited"
+                )
+            return bias[None]
         weight = getattr(self.mlp_projection(matrix, layer), "weight", None)
         if weight is None or not weight.is_floating_point() or weight.is_meta:
             raise MechinterpError(
@@ -292,6 +309,7 @@ class Layout:
             UsageError: no matrix of this name.
             MechinterpError: the layer has none.
         """
+        matrix = DOWN if matrix == DOWN_BIAS else matrix
         if matrix not in MATRICES:
             raise UsageError(f"{matrix!r} is no matrix of an MLP; they are {', '.join(MATRICES)}")
         mlp = self._mlp(layer)
@@ -333,6 +351,11 @@ class Layout:
         """The bias of the down-projection, None where the architecture has none."""
         bias: Tensor | None = getattr(self._mlp(layer), "b_out", None)
         return bias
+
+
+def entering(matrix: str, given: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n _width"]:
+    """What a matrix acts on, of what its module is given: that, or the constant one where the matrix is a bias."""
+    return given.new_ones(*given.shape[:-1], 1) if matrix == DOWN_BIAS else given
 
 
 def _with_dtype(hf_model: Any) -> Any:
