@@ -7,6 +7,8 @@
 #   make lint   ruff and mypy
 #   make matrix write docs/architectures.md and mechinterp/models/architectures.json from what the tests find
 #   make latest the matrix with the newest transformer-lens, transformers and torch in place of the pinned ones
+#   make real   what is measured on two real language models, which are fetched first: docs/real-models.md; hours, and a
+#               second start goes on; needs MECHINTERP_DATA.  REAL_FACTS=20 tries it on few facts
 #   make clean  remove the environment and what was built
 #
 # On Linux, torch from PyPI brings the CUDA libraries along. For the much smaller CPU build:
@@ -22,7 +24,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: test test-quick demo lint matrix latest clean
+.PHONY: test test-quick demo lint matrix real latest clean
 
 test: $(VENV)/ready
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -40,6 +42,25 @@ lint: $(VENV)/ready-lint
 
 matrix: $(VENV)/ready
 	MECHINTERP_WRITE_MATRIX=1 $(VENV)/bin/python -m pytest tests/test_matrix.py
+
+# Not part of any test. SmolLM2 adds no BOS: it is traced once more with its end-of-text token in front.
+REAL = $(VENV)/bin/python -m benchmarks.real
+REAL_OUT ?= runs/real
+REAL_FACTS ?= 100
+REAL_MODELS = smollm2-135m gemma3-270m
+
+real: $(VENV)/ready
+	$(PIP) --quiet gguf
+	$(REAL).fetch
+	for model in $(REAL_MODELS); do \
+	    $(REAL).known --model $$model --out $(REAL_OUT) && \
+	    $(REAL).cost  --model $$model --out $(REAL_OUT) && \
+	    $(REAL).aie   --model $$model --out $(REAL_OUT) --facts $(REAL_FACTS) && \
+	    $(REAL).edits --model $$model --out $(REAL_OUT) --facts $$((2 * $(REAL_FACTS))) && \
+	    $(REAL).drift --model $$model --out $(REAL_OUT) || exit 1; \
+	done
+	$(REAL).aie --model smollm2-135m --prepend eos --out $(REAL_OUT) --facts $(REAL_FACTS)
+	$(REAL).page --out $(REAL_OUT)
 
 # In an environment of its own, made anew each time. The pins are what stands in pyproject.toml, so they are taken out of
 # its lists, and the package is installed without asking for them. A weekly job runs this; a failure says what moved.

@@ -3,11 +3,12 @@
     python -m benchmarks.real.aie --model gemma3-270m --facts 100
     python -m benchmarks.real.aie --model smollm2-135m --facts 100 --prepend eos
 
-Restored are the residual state of one layer, MLPs and attention in windows of 3, 5 and 10 layers, and the residual
-state with the MLPs and with attention severed, at every token (so in all six roles), by the exact engine; the noise is
-three times the standard deviation of the embeddings of all subjects of known_1000, the published rule.
+Restored are the residual state of one layer, MLPs and attention in a window of 5 layers, and the residual state with
+the MLPs and with attention severed; then MLPs and attention in windows of 3 and of 10 layers; at every token (so in all
+six roles), by the exact engine.  The noise is three times the standard deviation of the embeddings of all subjects of
+known_1000, the published rule.
 
-Ten facts at a time are traced into `aie/NNNN`, so that a killed run goes on and a larger `--facts` adds to it;
+Ten facts at a time are traced into `aie/window-W/NNNN`, so that a killed run goes on and a larger `--facts` adds to it;
 `--only 20` traces no more than the next 20 of those that are missing, `--summary` none.  Then the tables of the page
 are made from what is there: `aie-effects.parquet`, `aie-differences.parquet` (paired) and `aie.json`, each for all
 facts, for those that begin with their subject (whose first token is an attention sink, where there is no BOS) and for
@@ -58,53 +59,74 @@ EVERYTHING, SINK, ELSEWHERE = "all facts", "subject first", "subject later"
 Site = dict[str, Hashable]
 
 
-def programs(level: float, draws: int, windows: Sequence[int], seed: int) -> list[Program]:
-    """What is restored and severed."""
+def programs(level: float, draws: int, seed: int, window: int, *, whole: bool = True) -> list[Program]:
+    """MLPs and attention in a window; and the residual state, whole and with either of them severed."""
     noise = corrupt(embed @ subject, Gaussian(SIGMAS, draws=draws, seed=seed, level=level))
-    found = [noise | restore(resid.each @ every)]
-    found += [noise | restore(kind.window(width) @ every) for width in windows for kind in (mlp, attn)]
-    return found + [noise | restore(resid.each @ every) | sever(kind @ here) for kind in (mlp, attn)]
+    found = [noise | restore(kind.window(window) @ every) for kind in (mlp, attn)]
+    if whole:
+        found.append(noise | restore(resid.each @ every))
+        found += [noise | restore(resid.each @ every) | sever(kind @ here) for kind in (mlp, attn)]
+    return found
 
 
 def trace(model: Model, facts: Sequence[Fact], args: argparse.Namespace) -> None:
-    """Trace what is missing, ten facts at a time."""
+    """Trace what is missing, ten facts at a time: first the main window, then the others."""
     level = SIGMAS * embedding_sigma(model, [fact.subject for fact in facts_of(args, KNOWN)])
-    asked_for = programs(level, args.draws, args.windows, args.seed)
     done = 0
-    for start in range(0, len(facts), AT_ONCE):
-        some = facts[start : start + AT_ONCE]
-        folder = results(args) / "aie" / f"{start // AT_ONCE:04d}"
-        settings = {
-            "names": [fact.prompt.name for fact in some], "draws": args.draws, "windows": list(args.windows),
-            "seed": args.seed, "model": model.fingerprint(),
-        }  # fmt: skip
-        if (read_json(folder / "cost.json") or {}).get("settings") == settings:
-            continue
-        if args.only is not None and done >= args.only:
-            return
-        done += len(some)
-        if not args.quiet:
-            print(f"{called(args)}: facts {start + 1} to {start + len(some)} of {len(facts)}", flush=True)
-        started, cpu = time.perf_counter(), time.process_time()
-        mi.trace(model, some, asked_for, out=folder, progress=not args.quiet)
-        cost = {"facts": len(some), "seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-        first = [fact.prompt.name for fact in some if fact.prompt.template.startswith("{}")]
-        write_json(folder / "cost.json", {**cost, "subject_first": first, "settings": settings})
+    for window in dict.fromkeys([args.window, *args.more_windows]):
+        some_facts = facts if window == args.window else facts[: args.more_facts]
+        asked_for = programs(level, args.draws, args.seed, window, whole=window == args.window)
+        for start in range(0, len(some_facts), AT_ONCE):
+            some = some_facts[start : start + AT_ONCE]
+            folder = _folder(args, window) / f"{start // AT_ONCE:04d}"
+            settings = {
+                "names": [fact.prompt.name for fact in some], "draws": args.draws, "seed": args.seed,
+                "programs": [str(one) for one in asked_for], "model": model.fingerprint(),
+            }  # fmt: skip
+            if (read_json(folder / "cost.json") or {}).get("settings") == settings:
+                continue
+            if args.only is not None and done >= args.only:
+                return
+            done += len(some)
+            if not args.quiet:
+                last = start + len(some)
+                print(f"{called(args)}: window {window}, facts {start + 1} to {last} of {len(some_facts)}", flush=True)
+            started, cpu = time.perf_counter(), time.process_time()
+            mi.trace(model, some, asked_for, out=folder, progress=not args.quiet)
+            spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+            first = [fact.prompt.name for fact in some if fact.prompt.template.startswith("{}")]
+            write_json(
+                folder / "cost.json", {"facts": len(some), **spent, "subject_first": first, "settings": settings}
+            )
 
 
-def tables(folder: Path) -> tuple[Table | None, list[str], list[dict[str, Any]]]:
-    """All that was traced, as one table; the prompts that begin with their subject; what each ten cost."""
-    frames: list[Table] = []
-    first, costs = list[str](), list[dict[str, Any]]()
-    for path in sorted((folder / "aie").glob("*/cost.json")):
+def _folder(args: argparse.Namespace, window: int) -> Path:
+    return results(args) / "aie" / f"window-{window}"
+
+
+def tables(folder: Path, window: int) -> tuple[Table | None, list[str], list[dict[str, Any]]]:
+    """All that was traced, as one table; the prompts that begin with their subject; what each ten cost.
+
+    Args:
+        folder: of a model's results.
+        window: the main one: of the others only the restored runs are taken, whose corrupted runs are the same.
+    """
+    main, frames, first, costs = None, list[pd.DataFrame](), list[str](), list[dict[str, Any]]()
+    for path in sorted((folder / "aie" / f"window-{window}").glob("*/cost.json")):
         cost = read_json(path)
-        frames.append(Table.load(path.parent / "table.parquet"))
+        main = Table.load(path.parent / "table.parquet")
+        frames.append(main.frame)
         first += cost["subject_first"]
         costs.append(cost)
-    if not frames:
+    if main is None:
         return None, [], []
-    meta = {**frames[0].meta, "prompts": sum(cost["facts"] for cost in costs)}
-    return Table(pd.concat([one.frame for one in frames], ignore_index=True), meta), first, costs
+    traced = {name for frame in frames for name in frame["prompt"]}
+    for path in sorted((folder / "aie").glob("window-*/*/cost.json")):
+        if path.parent.parent.name != f"window-{window}":
+            frame = Table.load(path.parent / "table.parquet").frame
+            frames.append(frame[(frame["run"] == "patched") & frame["prompt"].isin(traced)])
+            costs.append({**read_json(path), "facts": 0})
+    return Table(pd.concat(frames, ignore_index=True), main.meta), first, costs
 
 
 def pairs(windows: Sequence[int]) -> list[tuple[str, Site, Site]]:
@@ -148,7 +170,12 @@ def summarise(table: Table, first: Sequence[str], args: argparse.Namespace) -> d
     folder = results(args)
     write_frame(folder / "aie-effects.parquet", pd.concat(effects, ignore_index=True), {})
     write_frame(folder / "aie-differences.parquet", pd.concat(differences, ignore_index=True), {})
-    return {"totals": rows(pd.concat(totals, ignore_index=True)), "windows": windows, "subject_first": len(first)}
+    return {
+        "totals": rows(pd.concat(totals, ignore_index=True)),
+        "windows": windows,
+        "window": args.window,
+        "subject_first": len(first),
+    }
 
 
 def against(table: Table, other: Table, seed: int) -> pd.DataFrame:
@@ -171,7 +198,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trace, and make the tables."""
     parser = arguments(__doc__, 100)
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--windows", type=int, nargs="+", default=[3, 5, 10])
+    parser.add_argument("--window", type=int, default=5, help="layers restored at once")
+    parser.add_argument("--more-windows", type=int, nargs="*", default=[3, 10], help="traced after it")
+    parser.add_argument("--more-facts", type=int, help="of those windows; default: all")
     parser.add_argument("--only", type=int, help="trace no more than so many of the facts that are missing")
     parser.add_argument("--summary", action="store_true", help="trace nothing, make the tables of what is there")
     args = parsed(parser, argv)
@@ -180,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = load(args)
         facts, asked = known_facts(model, args, KNOWN, args.facts)
         trace(model, facts, args)
-    table, first, costs = tables(results(args))
+    table, first, costs = tables(results(args), args.window)
     if table is None:
         raise SystemExit(f"nothing is traced in {results(args)} yet; leave out --summary")
     found = summarise(table, first, args)
@@ -190,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(results(args) / "aie.json", {**spent, "asked": asked, "meta": meta, **found})
     if args.prepend is not None:
         bare = argparse.Namespace(**{**vars(args), "prepend": None})
-        other, _, _ = tables(args.out / called(bare))
+        other, _, _ = tables(args.out / called(bare), args.window)
         if other is not None:
             write_frame(results(args) / "aie-prepended.parquet", against(table, other, args.seed), {})
     print(f"{called(args)}: effects of {spent['facts']} facts are in {results(args)}")

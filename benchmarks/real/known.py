@@ -76,7 +76,7 @@ def asked(model: Model, args: argparse.Namespace, name: str, *, known: int | Non
 
 def _ask(model: Model, facts: Sequence[Fact]) -> list[dict[str, Any]]:
     """Those that the tokenizer cannot do are kept with the reason, so that n stays stated."""
-    refused = {fact.id: reason for fact in facts if (reason := _refusal(model, fact))}
+    refused = {fact.id: reason for fact in facts if (reason := refusal(model, fact))}
     able = [fact for fact in facts if fact.id not in refused]
     frame = analysis.known(model, able, progress=False)
     other = [replace(fact, prompt=fact.prompt.with_answer(fact.target_new)) for fact in able if fact.target_new]
@@ -91,9 +91,12 @@ def _ask(model: Model, facts: Sequence[Fact]) -> list[dict[str, Any]]:
     return [asked[fact.id] for fact in facts]
 
 
-def _refusal(model: Model, fact: Fact) -> str:
+def refusal(model: Model, fact: Fact) -> str:
+    """Why the tokenizer cannot do a fact's sentence with its answers; empty where it can."""
     try:
         model.tokenise(fact.prompt)
+        if fact.target_new is not None:
+            model.tokenise(fact.prompt.with_answer(fact.target_new))
     except UsageError as error:
         return str(error)
     return ""

@@ -64,11 +64,11 @@ def load(args: argparse.Namespace) -> Model:
                 f"there is no {str(source)!r}; run `python -m benchmarks.real.fetch`, or set MECHINTERP_REAL"
             )
     options: dict[str, Any] = {} if args.prepend is None else {"prepend": args.prepend}
-    return mi.load(source, name=called(args), **options)
+    return mi.load(source, **options)
 
 
 def called(args: argparse.Namespace) -> str:
-    """The model's name, with what is put in front."""
+    """The model's name, with what is put in front: how results are called."""
     return Path(args.model).name + (f"+{args.prepend}" if args.prepend else "")
 
 
