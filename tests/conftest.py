@@ -19,10 +19,11 @@ import hypothesis
 import jaxtyping
 import pytest
 import torch
+import typecheck
 
 if "mechinterp" in sys.modules:
     raise RuntimeError("mechinterp was imported before tests/conftest.py: its shapes would go unchecked")
-jaxtyping.install_import_hook("mechinterp", "typecheck.checked")
+typecheck.install("mechinterp")
 
 # The order in which threads add up changes the last digits of a sum.
 torch.set_num_threads(1)

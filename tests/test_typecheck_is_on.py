@@ -12,6 +12,7 @@ from types import ModuleType
 import jaxtyping
 import pytest
 import torch
+import typecheck
 
 import mechinterp
 
@@ -192,4 +193,4 @@ def test_the_whole_package_comes_through_the_hook() -> None:
         if name.endswith(".__main__"):  # importing it would run the command line
             continue
         loader = importlib.import_module(name).__spec__.loader
-        assert type(loader).__module__.startswith("jaxtyping"), f"{name} was imported unchecked"
+        assert isinstance(loader, typecheck.Loader), f"{name} was imported unchecked"

@@ -1,161 +1,181 @@
-"""The type checker behind jaxtyping's import hook in the test run: every call has its shapes checked.
+"""Every call of the package has its types and shapes checked in the test run.
 
-`typeguard.typechecked` cannot be handed to jaxtyping: from version 4 on it recompiles the source and reads
-the "batch pos" of `Float[Tensor, "batch pos"]` as Python. Its `check_type_internal`, which looks at one
-value and one resolved hint, has no such trouble, so the decorator around it is written here. jaxtyping
-calls it with a stand-in for each function of the package, once to check the arguments and once, after the
-call, to check the result too, and turns what is raised into a `jaxtyping.TypeCheckError` that names the
-argument.
+`jaxtyping.install_import_hook` would do it with `typeguard.typechecked`, but for two things. From version 4 on typeguard
+recompiles the source and reads the "batch pos" of `Float[Tensor, "batch pos"]` as Python; its `check_type_internal`,
+which looks at one value and one resolved hint, has no such trouble. And jaxtyping makes two stand-ins of every function
+when it is imported and binds every call to its signature: that took a third of the time of all tests. So the hook and
+the decorator are written here. A function costs nothing until it is called: then its hints are resolved, once, and each
+call asks the predicates of `typecheck_hints`; only what these cannot tell goes to typeguard.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import inspect
-import itertools
+import io
+import sys
 import types
 import typing
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jaxtyping
 import typeguard
+from typecheck_hints import always, asked_of_typeguard, has_dimensions, surely
 
-# A hint that cannot be resolved (imported under TYPE_CHECKING only) is skipped. A list is checked to its
-# last item: a wrong shape in the second place is as wrong as one in the first.
-CONFIGURATION = typeguard.TypeCheckConfiguration(
-    forward_ref_policy=typeguard.ForwardRefPolicy.IGNORE,
-    collection_check_strategy=typeguard.CollectionCheckStrategy.ALL_ITEMS,
-)
+NAME = "_typecheck_checked"
+"""What the decorator is called in the modules that come through the hook."""
 
 
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the arguments given to `function`, or what it returns, against its annotations.
+def install(package: str) -> None:
+    """Have every function and dataclass of a package checked that is imported from now on."""
+    sys.meta_path.insert(0, _Finder(package))
 
-    Of the two stand-ins of a function the one that says what is returned (the other's result is `Any`) is handed the
-    arguments again; they were checked by the other, in whose dimensions the result is then measured.
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.package and not fullname.startswith(f"{self.package}."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class Loader(importlib.machinery.SourceFileLoader):
+    """Reads the source and puts the decorator on everything; what it compiles is kept nowhere."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        tree = _Decorated().visit(ast.parse(importlib.util.decode_source(self.get_data(path)), path))
+        return compile(tree, path, "exec", dont_inherit=True)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        setattr(module, NAME, checked)
+        super().exec_module(module)
+
+
+class _Decorated(ast.NodeTransformer):
+    """Functions are checked inside their other decorators, which may hide the hints; classes outside, once `dataclass`
+    has made them their `__init__`."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.decorator_list.append(self._name(node))
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.decorator_list.insert(0, self._name(node))
+        return self.generic_visit(node)
+
+    @staticmethod
+    def _name(node: ast.stmt) -> ast.expr:
+        return ast.fix_missing_locations(ast.copy_location(ast.Name(NAME, ast.Load()), node))
+
+
+def checked(function: Any) -> Any:
+    """A function whose arguments and result are checked at every call; of a class, its `__init__` if it is a dataclass.
+
+    Raises:
+        jaxtyping.TypeCheckError: when it is called, naming the argument.
     """
-    if inspect.isclass(function):  # jaxtyping sees to the `__init__` of dataclasses itself
+    if inspect.isclass(function):
+        if "__dataclass_fields__" in vars(function) and "__init__" in vars(function):
+            function.__init__ = checked(function.__init__)
         return function
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except NameError:
-        return function
-    signature = inspect.signature(function)
-    hint = hints.pop("return", Any)
-    if hint is not Any:
-        returns = surely(hint)
-
-        @functools.wraps(function)
-        def result_checked(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
-            if not returns(result):
-                typeguard.check_type_internal(result, hint, memo_of(signature, args))
-            return result
-
-        return result_checked
-
-    parameters = signature.parameters
-    checks = {name: (surely(hint), hint) for name, hint in hints.items()}
-    positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    several = {p.kind: p.name for p in parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-
-    def check(name: str | None, value: Any, args: tuple[Any, ...]) -> None:
-        sure, hint = checks.get(name, (always, Any))
-        if not sure(value):
-            typeguard.check_type_internal(value, hint, memo_of(signature, args))
+    checks: _Checks | None = None
 
     @functools.wraps(function)
-    def arguments_checked(*args: Any, **kwargs: Any) -> Any:
-        for name, value in zip(positional, args, strict=False):
-            check(name, value, args)
-        for value in args[len(positional) :]:
-            check(several.get(inspect.Parameter.VAR_POSITIONAL), value, args)
-        for name, value in kwargs.items():  # defaults are left out: nobody passed them
-            check(name if name in parameters else several.get(inspect.Parameter.VAR_KEYWORD), value, args)
-        return function(*args, **kwargs)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        nonlocal checks
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        if checks is None:
+            checks = _Checks(function)
+        if not checks.shaped:
+            checks.arguments(args, kwargs)
+            return checks.result(function(*args, **kwargs), args)
+        with jaxtyping.jaxtyped("context"):  # the dimensions of this call
+            checks.arguments(args, kwargs)
+            return checks.result(function(*args, **kwargs), args)
 
-    return arguments_checked
-
-
-Predicate = Callable[[Any], bool]
-
-
-def always(value: Any) -> bool:
-    return True
+    return called
 
 
-def never(value: Any) -> bool:
-    return False
+class _Checks:
+    """What to ask of the arguments and the result of one function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.where = f"{function.__module__}.{function.__qualname__}"
+        hints = _resolved(function)
+        parameters = inspect.signature(function).parameters
+        self.first = next(iter(parameters), None)
+        self.shaped = any(map(has_dimensions, hints.values()))
+        self.returns = hints.pop("return", Any)
+        self.right = surely(self.returns)
+        self.named = {name: (name, surely(hint), hint) for name, hint in hints.items()}
+        nothing = (None, always, Any)
+        positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self.positional = [self.named.get(p.name, nothing) for p in positional]
+        several = {p.kind: self.named.get(p.name, nothing) for p in parameters.values()}
+        self.more = several.get(inspect.Parameter.VAR_POSITIONAL, nothing)
+        self.others = several.get(inspect.Parameter.VAR_KEYWORD, nothing)
+
+    def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """In the order of the call; defaults are left out: nobody passed them."""
+        for (name, sure, hint), value in zip(self.positional, args, strict=False):
+            if not sure(value):
+                self.ask(value, hint, args, f"parameter {name!r}")
+        for value in args[len(self.positional) :]:
+            name, sure, hint = self.more
+            if not sure(value):
+                self.ask(value, hint, args, f"parameter {name!r}")
+        for keyword, value in kwargs.items():
+            name, sure, hint = self.named.get(keyword, self.others)
+            if not sure(value):
+                self.ask(value, hint, args, f"parameter {keyword!r}")
+
+    def result(self, value: Any, args: tuple[Any, ...]) -> Any:
+        if not self.right(value):
+            self.ask(value, self.returns, args, "the return value")
+        return value
+
+    def ask(self, value: Any, hint: Any, args: tuple[Any, ...], what: str) -> None:
+        """Ask typeguard, which has the last word."""
+        try:
+            asked_of_typeguard(value, hint, self.owner(args))
+        except typeguard.TypeCheckError as error:
+            with contextlib.redirect_stdout(io.StringIO()) as known:
+                jaxtyping.print_bindings()
+            shape = f" (it has shape {tuple(value.shape)}, {value.dtype})" if hasattr(value, "shape") else ""
+            raise jaxtyping.TypeCheckError(
+                f"{what} of {self.where}: {error}{shape}\n{known.getvalue()}".rstrip()
+            ) from error
+
+    def owner(self, args: tuple[Any, ...]) -> type | None:
+        """What `Self` stands for: the class of the first argument of a method."""
+        if not args or self.first not in ("self", "cls"):
+            return None
+        return args[0] if self.first == "cls" else type(args[0])
 
 
-def surely(hint: Any) -> Predicate:
-    """Whether typeguard would surely let a value pass, found out faster than by asking it; where in doubt, it is asked.
-
-    Types are looked at in the order in which typeguard looks at them, so that dimensions are bound as it binds them.
-    """
-    if hint in (Any, object):
-        return always
-    if hint is None:
-        return lambda value: value is None
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _any_of([surely(part) for part in parts])
-    if origin in _ITERATED:
-        return lambda value: isinstance(value, origin)
-    if origin is tuple and len(parts) == 2 and parts[1] is ...:
-        return _all_of(tuple, surely(parts[0]))
-    if origin is tuple:
-        each = [surely(part) for part in parts]
-        return lambda value: (
-            type(value) is tuple and len(value) == len(each) and all(one(v) for one, v in zip(each, value, strict=True))
-        )
-    if origin in _COLLECTIONS and len(parts) == 1:
-        return _all_of(origin, surely(parts[0]))
-    if origin in (dict, Mapping):
-        keys, values = map(surely, parts)
-        return lambda value: isinstance(value, origin) and all(keys(k) and values(v) for k, v in value.items())
-    return _instance_of(origin if _is_own(origin) else hint)
-
-
-_ITERATED = (Iterator, Iterable, Generator)
-_COLLECTIONS = (list, set, frozenset, Sequence)
-
-
-def _is_own(kind: Any) -> bool:
-    """A class whose parameters typeguard does not look into."""
-    return inspect.isclass(kind) and kind.__module__.startswith("mechinterp")
-
-
-def _instance_of(hint: Any) -> Predicate:
-    plain = (
-        isinstance(hint, type)
-        and not isinstance(hint, types.GenericAlias)
-        and not issubclass(hint, tuple)
-        and not typing.is_typeddict(hint)
-        and not getattr(hint, "_is_protocol", False)
-    )
-    return (lambda value: isinstance(value, hint)) if plain else never
-
-
-def _any_of(each: Sequence[Predicate]) -> Predicate:
-    known = list(itertools.takewhile(lambda one: one is not never, each))
-    return lambda value: any(one(value) for one in known)
-
-
-def _all_of(kind: Any, one: Predicate) -> Predicate:
-    if one is never:
-        return lambda value: isinstance(value, kind) and not isinstance(value, str) and len(value) == 0
-    return lambda value: isinstance(value, kind) and all(map(one, value))
-
-
-def memo_of(signature: inspect.Signature, args: tuple[Any, ...]) -> typeguard.TypeCheckMemo:
-    """What typeguard knows beside a value and its hint."""
-    return typeguard.TypeCheckMemo({}, {}, self_type=owner(signature, args), config=CONFIGURATION)
-
-
-def owner(signature: inspect.Signature, args: tuple[Any, ...]) -> type | None:
-    """What `Self` stands for: the class of the first argument of a method."""
-    first = next(iter(signature.parameters), None)
-    if not args or first not in ("self", "cls"):
-        return None
-    return args[0] if first == "cls" else type(args[0])
+def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    """The hints of a function; one that cannot be resolved (imported under TYPE_CHECKING only) is left out."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:
+        hints = {}
+        for name, hint in function.__annotations__.items():
+            alone = types.SimpleNamespace(__annotations__={name: hint})
+            with contextlib.suppress(Exception):
+                hints |= typing.get_type_hints(alone, function.__globals__, include_extras=True)
+        return hints
