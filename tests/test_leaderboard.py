@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,8 @@ import pytest
 import torch
 from matplotlib.text import Text
 from support.fake_editors import FAKES, Fake, Size
+from support.jobs import FACTS, many_parts
+from support.processes import side_by_side
 from support.running_text import running_text
 from support.zoo import sentence_model
 
@@ -314,35 +314,26 @@ def test_a_trial_that_cannot_be_written_is_not_lost(
     pd.testing.assert_frame_equal(found.records, whole.records)
 
 
-RANKS = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from support.fake_editors import FAKES
-from support.jobs import FACTS, many_parts
-from support.zoo import sentence_model
-from mechinterp.analysis import leaderboard
-import importlib
-module = importlib.import_module("mechinterp.analysis.trials.leaderboard")
-many_parts(setattr)
-made, try_editor = [], module.try_editor
-module.try_editor = lambda *args, **kwargs: made.append(args[1].contender.name) or try_editor(*args, **kwargs)
-options = dict(edits=["single", "sequential"], sizes=[2], metrics=["ES"], progress=False)
-board = leaderboard(sentence_model(), FACTS, list(FAKES), out={out!r}, **options)
-board.records.to_parquet(Path({out!r}) / f"{{os.environ.get('RANK')}}.found")
-(Path({out!r}) / f"{{os.environ.get('RANK')}}.made").write_text(str(len(made)))
-"""
+def _share(model: Model, out: Path) -> None:
+    """What each of several processes does: it writes what it found, and how many trials it made."""
+    many_parts(setattr)
+    made, module = [], importlib.import_module("mechinterp.analysis.trials.leaderboard")
+    try_editor = module.try_editor
+    module.try_editor = lambda *args, **kwargs: made.append(args[1].contender.name) or try_editor(*args, **kwargs)
+    board = leaderboard(
+        model, FACTS, list(FAKES), edits=["single", "sequential"], sizes=[2], metrics=["ES"], out=out, progress=False
+    )
+    board.records.to_parquet(out / f"{os.environ.get('RANK')}.found")
+    (out / f"{os.environ.get('RANK')}.made").write_text(str(len(made)))
 
 
-def test_two_processes_share_the_trials(tmp_path: Path) -> None:
-    script, out = tmp_path / "script.py", tmp_path / "out"
-    script.write_text(RANKS.format(tests=str(Path(__file__).parent), out=str(out)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def test_two_processes_share_the_trials(model: Model, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = side_by_side(lambda: _share(model, out))
     assert done.returncode == 0, done.stderr
     boards = [pd.read_parquet(out / f"{rank}.found") for rank in (0, 1)]
     assert [int((out / f"{rank}.made").read_text()) for rank in (0, 1)] == [6, 6]
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    done = side_by_side(lambda: _share(model, out), world=1)
     assert done.returncode == 0, done.stderr
     assert (out / "None.made").read_text() == "0"  # all is there
     for board in boards:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from support.processes import command, script, side_by_side
 from support.zoo import sentence_model
 from test_moments_resume import ASKED, TEXTS, Killed, until, visible
 
 from mechinterp.editing import Convergence, SecondMoment, collect_moments
 from mechinterp.editing.moments import unfinished
-
-
-def launch(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
 
 def check(path: Path, wanted: SecondMoment) -> None:
@@ -37,11 +31,10 @@ def test_two_processes_make_what_one_makes(tmp_path: Path, monkeypatch: pytest.M
     whole = collect_moments(model, TEXTS, [0, 2], watch=watch, **ASKED)
     with pytest.raises(Killed):
         collect_moments(model, until(300), [0, 2], out=tmp_path / "begun", **ASKED)
-    script = tmp_path / "script.py"
-    script.write_text(f"""
-import json, sys
+    path = tmp_path / "script.py"
+    path.write_text(f"""
+import json
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_moments_resume import ASKED, TEXTS, sentence_model
 from mechinterp.editing import Convergence, SecondMoment, collect_moments
 from mechinterp.editing.moments import collection
@@ -66,7 +59,7 @@ looks = [[look.tokens, look.cosine] for look in watch.looks]
 told = {{"fresh": sum(fresh), "all": sum(mine), "errors": errors, "looks": looks}}
 (out / f"{{me.rank}}.json").write_text(json.dumps(told))
 """)
-    done = launch(script)
+    done = side_by_side(script(path))
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
         check(tmp_path / f"fresh-{rank}", whole[2])
@@ -88,10 +81,10 @@ told = {{"fresh": sum(fresh), "all": sum(mine), "errors": errors, "looks": looks
             assert cosine == pytest.approx(look.cosine, abs=1e-8, nan_ok=True)
 
 
-def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
+def test_the_command_line_in_two_processes(tmp_path: Path) -> None:
     import mechinterp as mi
 
-    done = launch("-m", "mechinterp", "moments", "atlas", "--layer", "3", "--tokens", "3001", "--out", tmp_path / "m")
+    done = side_by_side(command("moments", "atlas", "--layer", "3", "--tokens", "3001", "--out", tmp_path / "m"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3,001 tokens") == 1
     assert done.stderr.count("first look") == 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from support.processes import script, side_by_side
 from support.running_text import running_text
 from support.zoo import sentence_model
 
@@ -75,10 +74,9 @@ def check(found: dict[int, SecondMoment], whole: dict[int, SecondMoment]) -> Non
 
 
 def test_a_killed_process_goes_on(model: Model, whole: dict[int, SecondMoment], tmp_path: Path, forwards) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
+    path = tmp_path / "script.py"
+    path.write_text(
         "import os, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_moments_resume import ASKED, TEXTS, sentence_model\n"
         "from mechinterp.editing import collect_moments\n"
         "from mechinterp.editing.moments import collection, unfinished\n"
@@ -92,7 +90,7 @@ def test_a_killed_process_goes_on(model: Model, whole: dict[int, SecondMoment], 
         "collect_moments(sentence_model('gpt2'), TEXTS, [0, 2], out=sys.argv[1], **ASKED)\n"
     )
     out = tmp_path / "out"
-    done = subprocess.run([sys.executable, script, out], capture_output=True, text=True, timeout=120)
+    done = side_by_side(script(path, out), world=1)
     assert done.returncode == -signal.SIGKILL, done.stderr
     (out / ".collecting.safetensors.123.part").touch()  # a kill in the middle of writing
     assert visible(out) == ["collecting.safetensors"]

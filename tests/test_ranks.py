@@ -1,4 +1,4 @@
-"""Processes side by side: shares, sums and meetings, in real launches by torchrun."""
+"""Processes side by side: shares, sums and meetings."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.processes import Ended, script, side_by_side
 
 from mechinterp.errors import UsageError
 from mechinterp.runs.ranks import Ranks, ranks
 
-Launch = Callable[[str], "subprocess.CompletedProcess[str]"]
+Launch = Callable[[str], Ended]
+
+
+def written(source: str, folder: Path) -> Path:
+    path = folder / "script.py"
+    path.write_text("import sys, json\nfrom pathlib import Path\nout = Path(sys.argv[1])\n" + source)
+    return path
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Launch:
     """Run a script in two processes; it is told a folder."""
-
-    def run(script: str) -> subprocess.CompletedProcess[str]:
-        path = tmp_path / "script.py"
-        path.write_text("import sys, json\nfrom pathlib import Path\nout = Path(sys.argv[1])\n" + script)
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path), str(tmp_path)]
-        return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120)
-
-    return run
+    return lambda source: side_by_side(script(written(source, tmp_path), tmp_path))
 
 
 def test_processes_share_add_and_gather(launch: Launch, tmp_path: Path) -> None:
@@ -64,15 +64,19 @@ for turn in range(2):
             assert one == [2, rank == 0, share, sums, [{"rank": 0}, {"rank": 1}]]
 
 
-def test_the_error_of_one_process_is_seen(launch: Launch) -> None:
-    done = launch("""
+def test_the_error_of_one_process_is_seen(tmp_path: Path) -> None:
+    """In a real launch by torchrun."""
+    source = """
 from mechinterp.errors import UsageError
 from mechinterp.runs.ranks import ranks
 with ranks() as r:
     if r.rank == 1:
         raise UsageError("the fact of process 1 is bad")
     r.barrier()
-""")
+"""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*command, str(written(source, tmp_path)), str(tmp_path)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "UsageError: the fact of process 1 is bad" in done.stderr
     assert "waited for the others" not in done.stderr  # torchrun ended process 0, and names the one at fault
@@ -88,7 +92,7 @@ mechinterp.runs.ranks._GRACE = 0
 try:
     with mechinterp.runs.ranks.ranks() as r:
         if r.rank == 1:
-            os._exit(0)  # torchrun takes it for success, so that process 0 lives to tell
+            os._exit(0)  # as if it had done its work
         r.barrier()
 except MechinterpError as error:
     (out / "said").write_text(str(error))

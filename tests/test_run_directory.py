@@ -22,7 +22,9 @@ from mechinterp.patching import Interrupted
 from mechinterp.patching.traces import planning, tracing
 from mechinterp.runs.folder import OutFolder
 
+WHOLE: dict[str, Any] = {"kinds": ["resid", "mlp", "attn"], "severed": ["mlp", "attn"]}
 QUICK: dict[str, Any] = {"kinds": ["mlp"], "severed": []}
+"""How parts are kept does not depend on what is in them."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def prompts(count: int = 4) -> list[Prompt]:
 
 
 def traced(model: Model, out: Path | str | None, count: int = 4, **options: Any) -> Table:
-    return trace(model, prompts(count), draws=2, window=2, out=out, progress=False, **options)
+    return trace(model, prompts(count), draws=2, window=2, out=out, progress=False, **{**QUICK, **options})
 
 
 def same(one: Table, other: Table) -> None:
@@ -61,8 +63,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, error: BaseException
 
 
 def test_a_run_in_a_folder_equals_one_in_memory(model: Model, tmp_path: Path) -> None:
-    table = traced(model, tmp_path / "deep" / "run")
-    same(table, traced(model, None))
+    table = traced(model, tmp_path / "deep" / "run", **WHOLE)
+    same(table, traced(model, None, **WHOLE))
     same(Table.load(tmp_path / "deep" / "run" / "table.parquet"), table)
 
 
@@ -151,12 +153,12 @@ def test_a_run_that_failed_leaves_the_folder_free(
 ) -> None:
     stop_after(monkeypatch, 0, RuntimeError("the disc is on fire"))
     with pytest.raises(MechinterpError, match="on fire; 0 of 4 prompts are kept"):
-        traced(model, tmp_path, seed=1, **QUICK)
+        traced(model, tmp_path, seed=1)
     monkeypatch.undo()
-    same(traced(model, tmp_path, **QUICK), traced(model, None, **QUICK))
+    same(traced(model, tmp_path), traced(model, None))
     shutil.rmtree(tmp_path / "shards")
     with pytest.raises(UsageError, match=r"holds another run: it differs in programs, seed \(0, not 1\)"):
-        traced(model, tmp_path, seed=1, **QUICK)  # the table is of a run, too
+        traced(model, tmp_path, seed=1)  # the table is of a run, too
 
 
 def test_files_of_the_user_stay(model: Model, tmp_path: Path) -> None:
@@ -167,34 +169,34 @@ def test_files_of_the_user_stay(model: Model, tmp_path: Path) -> None:
     for file in mine:
         file.parent.mkdir(exist_ok=True)
         file.write_text("mine")
-    traced(model, tmp_path, **QUICK)
+    traced(model, tmp_path)
     assert {file.read_text() for file in mine} == {"mine"}
     shards = tmp_path / "data" / "shards"
     shards.mkdir(parents=True)
     (shards / "00000.parquet").write_text("mine")
     with pytest.raises(UsageError, match=r"shards' is there already and was not written there by this command"):
-        traced(model, tmp_path / "data", **QUICK)
+        traced(model, tmp_path / "data")
     assert (shards / "00000.parquet").read_text() == "mine"
     with pytest.raises(UsageError, match="the folder for the results has no name"):
-        traced(model, "", **QUICK)
+        traced(model, "")
 
 
 def test_another_start_in_the_same_folder_is_refused(model: Model, tmp_path: Path) -> None:
     with OutFolder(tmp_path).locked(), pytest.raises(UsageError, match="is in use by process .* wait until that has"):
-        traced(model, tmp_path, **QUICK)
+        traced(model, tmp_path)
 
 
 def test_a_damaged_manifest_is_written_anew(model: Model, tmp_path: Path) -> None:
-    whole = traced(model, tmp_path, **QUICK)
+    whole = traced(model, tmp_path)
     manifest = tmp_path / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 8'))
     with pytest.warns(UserWarning, match="manifest.json' was damaged and is written anew"):
-        same(traced(model, tmp_path, **QUICK), whole)
+        same(traced(model, tmp_path), whole)
     manifest.write_bytes(b"")
     with pytest.raises(UsageError, match="is damaged, and the finished parts beside it are of another run"):
-        traced(model, tmp_path, seed=1, **QUICK)
+        traced(model, tmp_path, seed=1)
     manifest.unlink()
-    same(traced(model, tmp_path, **QUICK), whole)
+    same(traced(model, tmp_path), whole)
 
 
 def test_a_table_that_cannot_be_written_is_not_lost(
@@ -210,10 +212,10 @@ def test_a_table_that_cannot_be_written_is_not_lost(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.raises(NotSavedError, match=r"no space left .* table is still in memory .* same run again") as said:
-            traced(model, tmp_path, **QUICK)
-    same(said.value.result, traced(model, None, **QUICK))
+            traced(model, tmp_path)
+    same(said.value.result, traced(model, None))
     stop_after(monkeypatch, 0, AssertionError("computed again"))
-    same(traced(model, tmp_path, **QUICK), said.value.result)
+    same(traced(model, tmp_path), said.value.result)
 
 
 def test_a_part_that_cannot_be_written_says_what_is_kept(
@@ -229,8 +231,8 @@ def test_a_part_that_cannot_be_written_says_what_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.raises(MechinterpError, match=r"no space left on its disk; free some; 2 of 4 prompts are kept in"):
-            traced(model, tmp_path, **QUICK)
-    same(traced(model, tmp_path, **QUICK), traced(model, None, **QUICK))
+            traced(model, tmp_path)
+    same(traced(model, tmp_path), traced(model, None))
 
 
 def test_a_folder_that_is_gone_is_said(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +245,13 @@ def test_a_folder_that_is_gone_is_said(model: Model, tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(tracing, "_trace_group", gone)
         with pytest.raises(MechinterpError, match="the run directory .* is gone; 0 of 4 prompts are kept"):
-            traced(model, out, **QUICK)
+            traced(model, out)
     assert not out.exists()
-    same(traced(model, out, **QUICK), traced(model, None, **QUICK))
+    same(traced(model, out), traced(model, None))
 
 
 def test_the_manifest_says_what_the_run_is(model: Model, tmp_path: Path) -> None:
-    traced(model, tmp_path)
+    traced(model, tmp_path, **WHOLE)
     identity = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))["identity"]
     assert identity["fingerprint"] == model.fingerprint()
     assert len(identity["programs"]) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.processes import command, script, side_by_side
 
 import mechinterp as mi
 from mechinterp import UsageError
@@ -18,24 +20,22 @@ from mechinterp.cli import choosing
 from mechinterp.patching.traces import tracing
 from mechinterp.runs.ranks import Ranks
 
-COMMAND = ["-m", "mechinterp", "trace", "atlas", "atlas", "--limit", "10", "--draws", "2", "-q"]
+WORDS = ["trace", "atlas", "atlas", "--limit", "10", "--draws", "2", "--kinds", "mlp", "--severed", "", "-q"]
 
 
-def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    )
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module")
 def alone() -> mi.Table:
     facts = choosing.choose_facts("atlas", 10, None, 0)
-    return mi.trace(mi.load("atlas"), facts, draws=2, progress=False)
+    return mi.trace(mi.load("atlas"), facts, draws=2, kinds=["mlp"], severed=[], progress=False)
 
 
 def test_two_processes_make_the_run_of_one(tmp_path: Path, alone: mi.Table) -> None:
-    done = torchrun(*COMMAND, "--out", str(tmp_path))
+    done = torchrun("-m", "mechinterp", *WORDS, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     table = mi.Table.load(tmp_path / "table.parquet")
     pd.testing.assert_frame_equal(table.frame, alone.frame)
@@ -44,9 +44,11 @@ def test_two_processes_make_the_run_of_one(tmp_path: Path, alone: mi.Table) -> N
 
 
 DYING = """
-import os, signal, sys
+import os, signal
 from mechinterp.patching.traces import tracing
 from mechinterp.cli import main
+from mechinterp.runs import ranks
+ranks._GRACE = 0
 done, calls = tracing._trace_group, []
 def dying(*arguments):
     if os.environ["RANK"] == "1" and len(calls) == 1:
@@ -59,15 +61,15 @@ main()
 
 
 def test_a_process_that_dies_loses_nobody_elses_work(tmp_path: Path, alone: mi.Table) -> None:
-    script = tmp_path / "dying.py"
-    script.write_text(DYING, encoding="utf-8")
-    out = tmp_path / "run"
-    died = torchrun(str(script), *COMMAND[2:], "--out", str(out))
-    assert died.returncode != 0
+    path, out = tmp_path / "dying.py", tmp_path / "run"
+    path.write_text(DYING, encoding="utf-8")
+    died = side_by_side(script(path, *WORDS, "--out", out))
+    assert died.codes == (1, -signal.SIGKILL), died.stderr
+    assert "process 0 of 2 waited for the others, but one has stopped" in died.stderr
     assert not (out / "table.parquet").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "shards").glob("*.parquet")}
     assert len(kept) >= 2  # the dead one's first part, and what the other had finished
-    assert torchrun(*COMMAND, "--out", str(out)).returncode == 0
+    assert side_by_side(command(*WORDS, "--out", out)).returncode == 0
     pd.testing.assert_frame_equal(mi.Table.load(out / "table.parquet").frame, alone.frame)
     assert all((out / "shards" / name).stat().st_mtime_ns == time for name, time in kept.items())
 

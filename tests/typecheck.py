@@ -1,6 +1,6 @@
 """Every call of the package has its types and shapes checked in the test run.
 
-`jaxtyping.install_import_hook` would do it with `typeguard.typechecked`, but for two things. From version 4 on typeguard
+`jaxtyping.install_import_hook` would do it with `typeguard.typechecked`, but for two things. From version 4 typeguard
 recompiles the source and reads the "batch pos" of `Float[Tensor, "batch pos"]` as Python; its `check_type_internal`,
 which looks at one value and one resolved hint, has no such trouble. And jaxtyping makes two stand-ins of every function
 when it is imported and binds every call to its signature: that took a third of the time of all tests. So the hook and

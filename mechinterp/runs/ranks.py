@@ -163,8 +163,8 @@ def ranks(device: str | torch.device = "cpu", *, timeout: timedelta = timedelta(
     on_gpu = str(device).startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(me.device("cuda"))
-    store = PrefixStore(f"mechinterp/{next(_groups)}", _store(timeout))
     with me._together():
+        store = PrefixStore(f"mechinterp/{next(_groups)}", _store(timeout))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=me.rank, world_size=me.world, timeout=timeout
         )
