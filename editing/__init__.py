@@ -3,12 +3,13 @@
 from .editors.alphaedit import AlphaEditHparams, alphaedit
 from .editors.emmet import EmmetHparams, emmet
 from .editors.ft import ft, ft_l, ft_legacy
+from .editors.hparam_files import PublishedHparams
 from .editors.kn import KnHparams, kn, knowledge_neurons
 from .editors.many_facts import BatchHparams
 from .editors.memit import MemitHparams, memit
 from .editors.pmet import PmetHparams, pmet
 from .editors.protocol import Editor, Job, Made
-from .editors.registry import EDITORS, editor
+from .editors.registry import EDITORS, editor, read_hparams
 from .editors.rome import r_rome, rome
 from .editors.rome_presets import PRESET_DIFFERENCES, RomeHparams
 from .editors.supplies import Options, Supplies
@@ -30,6 +31,7 @@ from .memory.null_space import NullSpace
 from .moments.collect import collect_moments
 from .moments.convergence import Convergence, Look
 from .moments.moments import SecondMoment
+from .moments.published import read_published_moment
 from .moments.spectrum import Repair
 from .rows.contexts import sample_contexts
 from .sequences.sequence import EditSequence
@@ -79,7 +81,10 @@ __all__ = [
     "PmetHparams",
     "PRESET_DIFFERENCES",
     "Provenance",
+    "PublishedHparams",
     "r_rome",
+    "read_hparams",
+    "read_published_moment",
     "Repair",
     "rome",
     "RomeHparams",

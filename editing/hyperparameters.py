@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,52 @@ from ..given import number, whole
 
 LR_RULES = ("absolute", "relative")
 """Learning rates as they are, or in units of what is trained."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Our name for a figure of the published code.
+
+    Args:
+        name: ours.
+        note: how the two differ, for people; empty where they do not.
+        to_ours: its value as ours.
+    """
+
+    name: str
+    note: str = ""
+    to_ours: Callable[[Any], Any] = lambda value: value
+
+
+_ONE_LESS = "theirs counts evaluations of the loss, of which the last takes no step: one more"
+
+PUBLISHED_NAMES = {
+    "v_num_grad_steps": Published("steps", _ONE_LESS, lambda value: value - 1),
+    "v_lr": Published("lr"),
+    "v_weight_decay": Published("weight_decay"),
+    "clamp_norm_factor": Published("clamp"),
+    "context_template_length_params": Published(
+        "context_lengths", "theirs are pairs (length, how many)", lambda value: tuple((n, size) for size, n in value)
+    ),
+    "mom2_update_weight": Published(
+        "weight", "", lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
+    ),
+    "L2": Published("weight"),
+    "nullspace_threshold": Published("threshold"),
+    "num_steps": Published("steps"),
+    "norm_constraint": Published("epsilon", "False there is None here", lambda value: value or None),
+    "adaptive_threshold": Published("threshold"),
+    "p": Published("shared"),
+}
+"""Names in the published files of ROME, MEMIT, AlphaEdit, EMMET, PMET, FT and KN."""
+
+
+def _said_of(name: str, known: Sequence[str]) -> str:
+    """What a name of the published code is called here, where it is one."""
+    theirs = PUBLISHED_NAMES.get(name)
+    if theirs is None or theirs.name not in known:
+        return ""
+    return f"here it is called {theirs.name!r}{f' ({theirs.note})' if theirs.note else ''}; "
 
 
 def _plain(value: Any) -> Any:
@@ -40,7 +87,8 @@ class Hparams:
         known = [field.name for field in fields(self)]
         for name in changes:
             if name not in known:
-                raise UsageError(f"{name!r} is no hyper-parameter of {self.method}; they are {', '.join(known)}")
+                said = _said_of(name, known)
+                raise UsageError(f"{name!r} is no hyper-parameter of {self.method}; {said}they are {', '.join(known)}")
         return replace(self, **changes)
 
     def plain(self) -> dict[str, Any]:

@@ -7,9 +7,11 @@ in common, from looking at the requests to judging what came of them, is said he
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, Unpack, final
 
 from ...errors import MechinterpError, UsageError
@@ -30,6 +32,7 @@ from ..rows.contexts import check_contexts, sample_contexts
 from ..value.hparams import ValueHparams
 from ..value.value import Value
 from .families import default_layers, family_preset
+from .hparam_files import PUBLISHED_PRESETS, PublishedHparams, editor_of, names_a_file, read_file, translated
 from .supplies import Given, Options, Requests, Supplies, gathered, moments_of
 
 H = TypeVar("H", bound=Hparams)
@@ -331,13 +334,17 @@ class Editor(ABC, Generic[H]):
         """The hyper-parameters that these options mean.
 
         Args:
-            preset: a name in `self.presets`; where there is one for the model's family ("code-gpt2-xl"), that one.
+            preset: a name in `self.presets`; where there is one for the model's family ("code-gpt2-xl"), that one.  Or
+                the path of a file of hyper-parameters of rome, memit or EasyEdit (see `read_hparams`); what cannot be
+                carried over is named in a warning.
             hparams: of your own.
             model: whose family counts.
 
         Raises:
             UsageError: an unknown preset, or hyper-parameters of another method.
         """
+        if hparams is None and names_a_file(preset):
+            return self._of_file(preset)
         if hparams is None:
             name = preset if model is None else family_preset(model, preset, self.presets)
             if name not in self.presets:
@@ -352,3 +359,19 @@ class Editor(ABC, Generic[H]):
                 f"of {self.name} (EDITORS[{self.name!r}].presets[...].with_(...))"
             )
         return hparams
+
+    def _of_file(self, path: str) -> H:
+        """The hyper-parameters of a published file, which must be of this editor where it says of which it is."""
+        given = read_file(path)
+        of = editor_of(given) or self.name
+        if of != self.name:
+            raise UsageError(f"{path!r} holds hyper-parameters of {of}, not of {self.name}; use that editor")
+        found = self.of_published(path, given)
+        if found.left_out:
+            warnings.warn(f"{path!r}: not carried over: {'; '.join(found.left_out)}", stacklevel=3)
+        return self.chosen(hparams=found.hparams)  # type: ignore[arg-type]
+
+    def of_published(self, path: str | Path, given: Mapping[str, Any]) -> PublishedHparams:
+        """The fields of a published file put into the preset that does what its code does."""
+        base = next((self.presets[name] for name in PUBLISHED_PRESETS if name in self.presets), self.presets["default"])
+        return translated(path, given, self.name, base)

@@ -1,7 +1,8 @@
-"""The editors by name."""
+"""The editors by name, and hyper-parameter files of others."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
@@ -9,6 +10,7 @@ from ...public import public
 from .alphaedit import alphaedit
 from .emmet import emmet
 from .ft import ft, ft_l, ft_legacy
+from .hparam_files import PublishedHparams, editor_of, read_file
 from .kn import kn
 from .memit import memit
 from .pmet import pmet
@@ -32,3 +34,29 @@ def editor(name: str) -> Editor[Any]:
     if not isinstance(name, str) or name not in EDITORS:
         raise UsageError(f"there is no editor {name!r}; the editors are {', '.join(EDITORS)}")
     return EDITORS[name]
+
+
+@public
+def read_hparams(path: str | Path, editor_name: str | None = None) -> PublishedHparams:
+    """Hyper-parameters from a file of rome, memit (JSON) or EasyEdit (YAML).
+
+    Names are translated, and figures where the two count differently (theirs counts evaluations of the loss, ours
+    steps).  They are put into the preset that does what the published code does, "code".
+
+    Args:
+        path: of the file.
+        editor_name: whose they are, where the file does not say (`alg_name`): files of rome and memit do not.
+
+    Returns:
+        the editor's name, hyper-parameters, layers, the model's name, and `left_out`: a sentence for each field that
+        cannot be carried over.
+
+    Raises:
+        UsageError: no such file, a file that is damaged or holds no hyper-parameters, an unknown editor, a value out of
+            its range.
+    """
+    given = read_file(path)
+    name = editor_name or editor_of(given)
+    if name is None:
+        raise UsageError(f"{str(path)!r} has no alg_name, so whose figures it holds is not known; give its name")
+    return editor(name).of_published(path, given)

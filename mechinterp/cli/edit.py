@@ -49,7 +49,8 @@ def edit(
         list[Path] | None, typer.Option(help="Files of `mechinterp moments`, or folders; bundled models need none.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="`default`, or the editor's others: `code` (published implementation), `paper`, ...")
+        str,
+        typer.Option(help="`default`, another of the editor's (`code`: as published), or a file of EasyEdit or rome."),
     ] = "default",
     kl: Annotated[bool, typer.Option("--kl/--no-kl", help="The term against essence drift.")] = True,
     to_hf: Annotated[

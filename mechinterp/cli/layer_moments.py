@@ -24,7 +24,8 @@ def layer_moments(
     Args:
         model: the model.
         layers: which.
-        paths: files of `mechinterp moments`, or folders with such files (`layer-N.safetensors`).
+        paths: files of `mechinterp moments`, folders with such files (`layer-N.safetensors`), or `.npz` files of the
+            published rome and memit.
         quiet: no progress bar, where they are collected.
 
     Raises:
@@ -33,11 +34,12 @@ def layer_moments(
         MechinterpError: interrupted while they were collected.
     """
     from .. import atlas
-    from ..editing import SecondMoment, collect_moments
+    from ..editing import SecondMoment, collect_moments, read_published_moment
 
     found: dict[int, SecondMoment] = {}
     for path in _files(paths, layers):
-        moment = SecondMoment.load(path, model)
+        published = path.suffix == ".npz"
+        moment = read_published_moment(path, model) if published else SecondMoment.load(path, model)
         if moment.layer in found:
             raise UsageError(f"two of the --moments are of layer {moment.layer}; give one of them")
         found[moment.layer] = moment
