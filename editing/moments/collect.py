@@ -15,6 +15,7 @@ from pathlib import Path
 from ...errors import DamagedError, MechinterpError, NotSavedError, UsageError
 from ...given import Wholes, texts_of
 from ...models.model import Model
+from ...patching.plain.sinks import TOWERING
 from ...public import public
 from ...runs.files import clear_aside, save_somewhere
 from ...runs.folder import OutFolder
@@ -34,6 +35,7 @@ def collect_moments(
     max_tokens: int | None = None,
     batch_tokens: int = 4096,
     watch: Convergence | None = None,
+    towering: float | None = TOWERING,
     out: str | Path | None = None,
     write_every: float = 60.0,
     progress: bool = True,
@@ -53,6 +55,8 @@ def collect_moments(
         max_tokens: stop there, in the middle of a text if need be; default: all of it.
         batch_tokens: tokens per forward, padding included.
         watch: looks at the moments as they grow, and may end the collection once they are settled.
+        towering: keys longer than this multiple of the median are those of attention sinks and left out (see
+            `towering.py`); None: every key counts, as in what is published.
         out: a folder.  The unfinished sums are kept there (`collecting.safetensors`), so that the same call goes on
             after a kill; in the end each moment is written to `layer-N.safetensors`.
         write_every: seconds between one writing of the unfinished sums and the next, more where writing is slow.
@@ -71,7 +75,7 @@ def collect_moments(
     indices = sorted(set(model.layout.check_layers(layers)))
     if not indices:
         raise UsageError("no layer was named whose keys should be collected")
-    asked = Collecting(max_tokens, batch_tokens, watch, progress)
+    asked = Collecting(max_tokens, batch_tokens, watch, progress, towering)
     folder = None if out is None else OutFolder(out)
     with ranks(model.device) as me, folder.locked() if folder is not None and me.is_first else nullcontext():
         fingerprint = one_model(model, me)
@@ -79,7 +83,9 @@ def collect_moments(
         if folder is not None:
             if me.is_first:
                 _claim(folder, indices, model, fingerprint)
-            fields = {"layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens}
+            fields = {
+                "layers": indices, "max_tokens": max_tokens, "batch_tokens": batch_tokens, "towering": asked.towering,
+            }  # fmt: skip
             partial = Partial(folder, {"model": fingerprint, **fields}, every=write_every)
         sums, complete = collected(model, texts, indices, asked, me, partial)
         found = SecondMoment.of_sums(model, sums, complete=complete)

@@ -12,6 +12,7 @@ import torch
 from ...errors import UsageError
 from ...given import texts_of, whole
 from ...models.model import Model
+from ...patching.plain.sinks import TOWERING
 from ...runs.interrupt import hold_interrupt
 from ...runs.progress import progress_bar
 from ...runs.ranks import Ranks
@@ -19,6 +20,7 @@ from .convergence import Convergence
 from .running_text import Place, TextBatch, text_batches
 from .sums import Sums
 from .text_keys import panel_keys, text_keys
+from .towering import check_towering, key_bounds
 from .unfinished import Partial
 
 _HEAD = 256
@@ -34,20 +36,23 @@ class Collecting:
         batch_tokens: tokens per forward, padding included.
         watch: looks at the moments as they grow, and may end the collection once they are settled.
         progress: show a bar with the tokens seen.
+        towering: keys longer than this multiple of the median are left out; None: every key counts.
 
     Raises:
-        UsageError: no positive whole numbers.
+        UsageError: no positive whole numbers, or a multiple that is none.
     """
 
     max_tokens: int | None = None
     batch_tokens: int = 4096
     watch: Convergence | None = None
     progress: bool = True
+    towering: float | None = TOWERING
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and whole(self.max_tokens, "max_tokens") < 1:
             raise UsageError(f"max_tokens is {self.max_tokens}; give a positive number, or None for all of the text")
         whole(self.batch_tokens, "batch_tokens", least=1)
+        check_towering(self.towering)
 
 
 def collected(
@@ -71,7 +76,9 @@ def collected(
     Raises:
         UsageError: one string in place of texts, or texts that hold no token.
     """
-    documents, sums = texts_of(texts, "texts"), Sums.zero(model, layers)
+    documents = texts_of(texts, "texts")
+    bounds = me.gather(key_bounds(model, layers, asked.towering))[0]
+    sums = Sums.zero(model, layers, bounds, asked.towering)
     work = Collection(model, sums, asked.watch, partial, me, asked.max_tokens, asked.batch_tokens)
     complete = work.run(documents, progress=asked.progress and me.is_first)
     if sums.tokens == 0:

@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...models.model import Model
+from ...patching.plain.sinks import TOWERING
 from ...public import public
 from ...runs.files import save_somewhere
 from ...runs.hashing import TextHash, short, tensor_bytes
@@ -30,11 +32,12 @@ from ...runs.versions import versions
 from .collection import Collecting, collected
 from .spectrum import MAX_CONDITION, Repair, Solver, Spectral, cholesky_solver, repaired_solver, shrinkage_strength
 from .sums import Sums
+from .towering import sentence_on
 
 KIND = "second moment"
 _HEADER = (
     "layer", "tokens", "model", "model_name", "model_dtype", "documents", "texts", "fourth_moment", "complete",
-    "versions",
+    "versions", "towering", "bound", "left_out",
 )  # fmt: skip
 _DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
 _ASYMMETRY = 1e-5
@@ -65,6 +68,9 @@ class SecondMoment(Spectral):
         complete: False when the collection was interrupted.
         repair: what stands in for C where it is singular; None: nothing does.
         versions: of the libraries it was made with.
+        towering: keys longer than this multiple of the median were left out (`towering.py`); None: every key counts.
+        bound: that norm.
+        left_out: how many were.
     """
 
     layer: int
@@ -79,6 +85,9 @@ class SecondMoment(Spectral):
     complete: bool = True
     repair: Repair | None = None
     versions: dict[str, str] = field(default_factory=versions)
+    towering: float | None = None
+    bound: float | None = None
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -103,6 +112,7 @@ class SecondMoment(Spectral):
         max_tokens: int | None = None,
         batch_tokens: int = 4096,
         progress: bool = True,
+        towering: float | None = TOWERING,
         save: str | Path | None = None,
     ) -> SecondMoment:
         """Collect one layer's second moment from texts; see `collect_moments` for several layers at once.
@@ -111,7 +121,7 @@ class SecondMoment(Spectral):
             NotSavedError: it could not be written to `save`; it is the error's `result`.
         """
         index = model.layout.check_layer(layer)
-        asked = Collecting(max_tokens, batch_tokens, progress=progress)
+        asked = Collecting(max_tokens, batch_tokens, progress=progress, towering=towering)
         with ranks(model.device) as me:
             sums, complete = collected(model, texts, [index], asked, me)
             found = SecondMoment.of_sums(model, sums, complete=complete)[index]
@@ -133,14 +143,17 @@ class SecondMoment(Spectral):
             layer: SecondMoment(
                 layer=layer,
                 matrix=sums.average(layer),
-                tokens=sums.tokens,
+                tokens=sums.kept(layer),
                 model=fingerprint,
                 model_name=model.name,
                 model_dtype=model.dtype_name,
                 documents=sums.documents,
                 texts=sums.texts.hexdigest(),
-                fourth_moment=float(sums.fourth[layer]) / sums.tokens,
+                fourth_moment=float(sums.fourth[layer]) / sums.kept(layer),
                 complete=complete,
+                towering=sums.towering,
+                bound=None if sums.towering is None else sums.bounds[layer],
+                left_out=int(sums.left_out[layer]),
             )
             for layer in sums.products
         }
@@ -215,8 +228,8 @@ class SecondMoment(Spectral):
         """One moment from several, collected from different texts (shards of one body, say).
 
         Raises:
-            UsageError: none given, of different layers or models, two of the same texts, or one that was not
-                collected from text.
+            UsageError: none given, of different layers or models, with different keys left out, two of the same
+                texts, or one that was not collected from text.
         """
         return _merged(list(parts))
 
@@ -224,6 +237,11 @@ class SecondMoment(Spectral):
     def from_text(self) -> bool:
         """Collected from text; not one that was given, nor C = I."""
         return bool(self.texts)
+
+    @property
+    def sinks(self) -> str:
+        """How many keys were left out as those of attention sinks, in words; empty where none was."""
+        return sentence_on(self.left_out, self.tokens, self.bound, self.towering)
 
     @property
     def is_identity(self) -> bool:
@@ -354,7 +372,8 @@ class SecondMoment(Spectral):
         """
         tensors, header = read_tensors(path, KIND)
         repair = Repair(**header["repair"]) if header["repair"] else None
-        found = SecondMoment(matrix=tensors["matrix"], repair=repair, **{name: header[name] for name in _HEADER})
+        known = {name: header[name] for name in _HEADER if name in header}
+        found = SecondMoment(matrix=tensors["matrix"], repair=repair, **known)
         if model is not None:
             found._check_model(model, force=force)
         return found
@@ -365,7 +384,7 @@ class SecondMoment(Spectral):
         return (
             f"SecondMoment(layer {self.layer} of {self.model_name or short(self.model)}, "
             f"{self.matrix.shape[0]} units, {self.tokens:,} tokens in {self.documents:,} "
-            f"texts{repair}{partial})"
+            f"texts{repair}{partial}{self.sinks and f', {self.sinks}'})"
         )
 
 
@@ -386,6 +405,15 @@ def _version(matrix: Float64[Tensor, "d d"]) -> int:
     return 0 if matrix.is_inference() else matrix._version
 
 
+def _bounded_alike(one: float | None, other: float | None) -> bool:
+    """Up to what another machine makes of the same median."""
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-3)
+
+
+def _longer(bound: float | None) -> str:
+    return "of no length" if bound is None else f"longer than {bound:.4g}"
+
+
 def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
     """One moment from several of the same layer and model, each from texts of its own; repairs are dropped."""
     if not parts:
@@ -396,6 +424,12 @@ def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
             raise UsageError(
                 f"second moments of layer {first.layer} of model {short(first.model)} and of layer "
                 f"{part.layer} of model {short(part.model)} cannot be merged"
+            )
+        if not _bounded_alike(part.bound, first.bound):
+            raise UsageError(
+                f"of two second moments of layer {part.layer} the one leaves out keys {_longer(first.bound)} and the "
+                f"other those {_longer(part.bound)}, so they are averages of different things; collect them with the "
+                "same towering= (--towering)"
             )
         if not part.from_text:
             raise UsageError(f"{part} was not collected from text, so it has no weight next to others")
@@ -414,6 +448,7 @@ def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
         matrix=matrix,
         tokens=tokens,
         documents=sum(part.documents for part in parts),
+        left_out=sum(part.left_out for part in parts),
         texts=texts.hexdigest(),
         fourth_moment=sum(known) / tokens if len(known) == len(parts) else None,
         complete=all(part.complete for part in parts),

@@ -1,14 +1,19 @@
-"""What a collection has added up so far: Σ k kᵀ and Σ ‖k‖⁴ of its own batches, and the counts of everybody's."""
+"""What a collection has added up so far: Σ k kᵀ and Σ ‖k‖⁴ of its own batches, and the counts of everybody's.
+
+Keys that tower over all others are counted and not added (`towering.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from ...errors import UsageError
 from ...models.model import Model
 from ...runs.hashing import TextHash
 from ...runs.ranks import Ranks
@@ -22,31 +27,46 @@ class Sums:
     Args:
         products: Σ k kᵀ by layer.
         fourth: Σ ‖k‖⁴ by layer.
-        tokens: keys in the sums of all processes together; likewise below.
+        bounds: the norm above which a key is left out, by layer; infinite: none is.
+        left_out: how many were, by layer.
+        towering: the multiple of the median that the bounds are; None: there are none.
+        tokens: of all processes together, those left out included; likewise below.
         documents: texts.
         texts: their fingerprint.
     """
 
     products: dict[int, Float64[Tensor, "d_mlp d_mlp"]]
     fourth: dict[int, Float64[Tensor, ""]]
+    bounds: dict[int, float]
+    left_out: dict[int, Int64[Tensor, ""]]
+    towering: float | None = None
     tokens: int = 0
     documents: int = 0
     texts: TextHash = field(default_factory=TextHash)
 
     @staticmethod
-    def zero(model: Model, layers: Sequence[int]) -> Sums:
+    def zero(
+        model: Model, layers: Sequence[int], bounds: Mapping[int, float] | None = None, towering: float | None = None
+    ) -> Sums:
         """Nothing yet, on the model's device (main memory for mps, which has no float64)."""
         place = torch.device("cpu") if model.device.type == "mps" else model.device
         size = model.d_mlp
         return Sums(
             {layer: torch.zeros(size, size, dtype=torch.float64, device=place) for layer in layers},
             {layer: torch.zeros((), dtype=torch.float64, device=place) for layer in layers},
+            dict.fromkeys(layers, math.inf) | dict(bounds or {}),
+            {layer: torch.zeros((), dtype=torch.int64, device=place) for layer in layers},
+            towering,
         )
 
     def add(self, keys: dict[int, Float[Tensor, "token d_mlp"]]) -> None:
         """Add the keys of a batch of this process."""
         for layer, found in keys.items():
             exact = found.to(self.products[layer])
+            ordinary = exact.norm(dim=-1) <= self.bounds[layer]
+            if not bool(ordinary.all()):
+                exact = exact[ordinary]
+                self.left_out[layer] += (~ordinary).sum()
             self.products[layer].addmm_(exact.T, exact)
             self.fourth[layer] += exact.square().sum(-1).square().sum()
 
@@ -59,12 +79,26 @@ class Sums:
 
     def fold(self, me: Ranks, *, into_all: bool = False) -> None:
         """Bring the sums of all processes together in the first (or in all, at the end); the others go on from 0."""
-        for tensor in (*self.products.values(), *self.fourth.values()):
+        for tensor in (*self.products.values(), *self.fourth.values(), *self.left_out.values()):
             me.sum_(tensor)
             if not (me.is_first or into_all):
                 tensor.zero_()
 
+    def kept(self, layer: int) -> int:
+        """How many keys are in the sums of a layer.
+
+        Raises:
+            UsageError: all of them tower over the bound.
+        """
+        kept = self.tokens - int(self.left_out[layer])
+        if not kept:
+            raise UsageError(
+                f"every key of layer {layer} is longer than {self.bounds[layer]:.3g}, {self.towering:g} times the "
+                "median over random tokens, so there is nothing to average; pass towering=None (--towering off)"
+            )
+        return kept
+
     def average(self, layer: int) -> Float64[Tensor, "d_mlp d_mlp"]:
         """C of one layer, in main memory; its sum is used up."""
-        mean = self.products[layer].div_(self.tokens)
+        mean = self.products[layer].div_(self.kept(layer))
         return ((mean + mean.T) / 2).cpu()  # rounding leaves the two halves a bit apart; solvers read one of them

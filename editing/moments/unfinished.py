@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...errors import DamagedError, StorageError
 from ...runs.files import clear_aside
 from ...runs.folder import OutFolder
@@ -73,6 +75,8 @@ class Partial:
         for layer, product in sums.products.items():
             product.copy_(tensors.pop(f"product {layer}"))
             sums.fourth[layer].copy_(tensors.pop(f"fourth {layer}"))
+            sums.left_out[layer].copy_(tensors.pop(f"left out {layer}"))
+            sums.bounds[layer] = float(tensors.pop(f"bound {layer}"))
         if watch is not None and header["looks"] is not None:
             watch.restore(tensors, header["looks"])
         return Place(**header["place"])
@@ -93,6 +97,8 @@ class Partial:
         tensors, looks = ({}, None) if watch is None else watch.state()
         for layer, product in sums.products.items():
             tensors |= {f"product {layer}": product, f"fourth {layer}": sums.fourth[layer]}
+            bound = torch.tensor(sums.bounds[layer], dtype=torch.float64)
+            tensors |= {f"left out {layer}": sums.left_out[layer], f"bound {layer}": bound}
         header = {
             "identity": self._identity.fields,
             "place": asdict(place),

@@ -50,6 +50,13 @@ def moments(
             "nine in ten of 64 keys."
         ),
     ] = None,
+    towering: Annotated[
+        str | None,
+        typer.Option(
+            help="Keys longer than this multiple of the median are those of attention sinks and left out; `off`: "
+            "every key counts, as in what is published.  [default: 5]",
+        ),
+    ] = None,
     repair: Repair = None,
     chat: options.Chat = False,
     skip_bad: options.SkipBad = False,
@@ -83,6 +90,7 @@ def moments(
     if repair is not None and repair not in REPAIRS:
         raise UsageError(f"--repair is {repair!r}; choose one of {', '.join(REPAIRS)}")
     wanted = None if until is None else _cosine(until)
+    multiple = _multiple(towering)
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
     if text is not None and not text.strip():
@@ -102,7 +110,7 @@ def moments(
         watch = Convergence(until=wanted, told=(lambda look: log.print(str(look))) if shown else None)
         found = collect_moments(
             loaded, texts, layer,
-            max_tokens=tokens, batch_tokens=max_tokens, watch=watch, out=out, progress=shown,
+            max_tokens=tokens, batch_tokens=max_tokens, watch=watch, towering=multiple, out=out, progress=shown,
         )  # fmt: skip
         if me.is_first:
             folder.claim(_CONVERGENCE)
@@ -137,12 +145,26 @@ def _cosine(until: str) -> float:
     return cosine
 
 
+def _multiple(towering: str | None) -> float | None:
+    from ..editing.moments.towering import check_towering
+    from ..patching.plain.sinks import TOWERING
+
+    if towering in (None, "off"):
+        return TOWERING if towering is None else None
+    try:
+        multiple = float(str(towering))
+    except ValueError:
+        raise UsageError(f"--towering is {towering!r}; give a multiple of the median such as 5, or `off`") from None
+    return check_towering(multiple)
+
+
 def print_moment(moment: SecondMoment, path: Path) -> None:
     """One line on a moment that was written, and what to do where it cannot be solved."""
     console = Console()
     console.print(
         f"{path}: {moment.tokens:,} tokens in {moment.documents:,} texts, condition number {moment.condition:.2g}, "
         f"effective rank {moment.effective_rank:.0f} of {moment.matrix.shape[0]}"
+        + (f"; {moment.sinks}" if moment.sinks else "")
         + (f", repaired by {moment.repair.kind} {moment.repair.strength:.2g}" if moment.repair else "")
         + ("" if moment.complete else " (interrupted: incomplete)"),
     )

@@ -138,7 +138,8 @@ def _show_tensors(console: Console, path: Path) -> None:
         console.print(
             f"second moment of layer {moment.layer} of {moment.model_name} ({moment.model}): {moment.tokens:,} tokens "
             f"of {moment.documents:,} texts, condition number {moment.condition:.2g}, effective rank "
-            f"{moment.effective_rank:.0f} of {moment.matrix.shape[0]}, {moment.dead_units} dead units",
+            f"{moment.effective_rank:.0f} of {moment.matrix.shape[0]}, {moment.dead_units} dead units"
+            + (f"; {moment.sinks}" if moment.sinks else ""),
         )
         return
     try:
