@@ -26,7 +26,7 @@ import mechinterp as mi
 from mechinterp import atlas
 from mechinterp.editing import Convergence, EditRequest, SecondMoment, collect_moments, sample_contexts
 from mechinterp.editing.moments.spectrum import cholesky_solver
-from mechinterp.editing.rows.subjects import context_mean, read_at_subjects
+from mechinterp.editing.rows.subjects import over_contexts, read_at_subjects
 from mechinterp.models.model import Model
 
 FACTS = 64
@@ -38,7 +38,7 @@ def fact_keys(model: Model, layer: int) -> torch.Tensor:
     """k* of facts: averaged over contexts, as an edit takes it."""
     requests = [EditRequest.of(fact) for fact in mi.atlas.known_facts() if fact.target_new][: FACTS * 7 : 7]
     hook = model.layout.key_hook(layer)
-    return context_mean(read_at_subjects(model, requests, sample_contexts(model), (hook,))[hook])
+    return over_contexts(read_at_subjects(model, requests, sample_contexts(model), (hook,))[hook])
 
 
 def of_atlas() -> pd.DataFrame:

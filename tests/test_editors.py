@@ -144,7 +144,7 @@ def test_emmet_of_one_fact_is_r_rome() -> None:
         )  # fmt: skip
         other = emmet(
             model_of(), [request], [1], moments=moments(), contexts=CONTEXTS,
-            hparams=EmmetHparams(**changes, context_mean="plain", max_essence=None, weight=7.0),
+            hparams=EmmetHparams(**changes, keys="mean", max_essence=None, weight=7.0),
         )  # fmt: skip
         assert gap(other.delta(1), one.delta(1)) < 1e-10
 
@@ -411,25 +411,39 @@ def test_a_name_stands_for_one_method() -> None:
 def test_presets_are_those_of_the_family() -> None:
     class Known:
         architecture, n_layers, d_model, n_heads = "GPT2LMHeadModel", 48, 1600, 25
-        name, bundled = "my-gpt2", ""
+        name, bundled, source = "my-gpt2", "", "openai-community/gpt2-xl"
 
     model: Any = Known()
     assert EDITORS["memit"].chosen("code", None, model) == EDITORS["memit"].presets["code-gpt2-xl"]
     assert EDITORS["memit"].chosen("default", None, model) == EDITORS["memit"].presets["default"]
-    model.n_layers, model.d_model, model.n_heads = 24, 1024, 16
+    model.n_layers, model.d_model, model.n_heads, model.source = 24, 1024, 16, "gpt2-medium"
     assert getattr(EDITORS["rome"].chosen("code", None, model), "clamp", None) == 3.0
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_a_family_is_known_by_all_its_sizes_and_a_bundled_model_by_its_weights() -> None:
-    """A tiny model as deep as a published one, or one that is called like it, has no published layers."""
+def test_a_family_is_known_by_its_name_and_sizes_and_a_bundled_model_by_its_weights() -> None:
+    """A model of a published one's shape that is called otherwise, or is only called like it, has no layers."""
 
     class Known:
         architecture, n_layers, d_model, n_heads = "LlamaForCausalLM", 32, 4096, 32
-        name, bundled = "atlas", ""
+        name, bundled, source = "atlas", "", "meta-llama/Llama-2-7b-hf"
 
     model: Any = Known()
-    assert default_layers(model, "rome") == (5,)
+    for source in (
+        "meta-llama/Llama-2-7b-hf",
+        "/x/Llama-2-7B-hf/",
+        "/hub/models--meta-llama--Llama-2-7b-hf/snapshots/1a",
+    ):
+        model.source = source
+        assert default_layers(model, "rome") == (5,)
+    for source in ("lmsys/vicuna-7b-v1.5", "/x/mine", ""):
+        model.source = source
+        with pytest.raises(
+            UsageError,
+            match=r"for atlas .*, which has the shape of LLaMA 7B and 8B and not its name \(there: 5\); trace it and "
+            r"pass the layers .* \.3 to \.4 of the depth: layers 10 to 13",
+        ):
+            default_layers(model, "rome")
     for size, other in (("d_model", 16), ("n_heads", 2), ("n_layers", 31), ("architecture", "MistralForCausalLM")):
         changed: Any = type("Changed", (Known,), {size: other})()
         with pytest.raises(UsageError, match="no published layers of rome are known for atlas .*; trace it and pass"):

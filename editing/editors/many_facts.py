@@ -24,19 +24,19 @@ from ..edits.factors import Factors
 from ..edits.request import EditRequest
 from ..edits.weights import WeightChange
 from ..judging.many import Limits
+from ..judging.rome import ill_suited
 from ..memory.past_keys import PastKeys
 from ..memory.solve import Cost, Solved
 from ..rows.contexts import START_WORDS
-from ..rows.subjects import context_mean, read_at_subjects
+from ..rows.subjects import KEY_RULES, over_contexts, read_at_subjects
 from ..value.hparams import PUBLISHED, ValueHparams
 from ..value.value import Value, values_of
 from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
 
-CONTEXT_MEANS = ("types", "plain")
 SPREADS = ("even", "root")
 
 
-PUBLISHED_BATCH = PUBLISHED | {"steps": 24, "clamp": 0.75, "context_starts": START_WORDS}
+PUBLISHED_BATCH = PUBLISHED | {"steps": 24, "clamp": 0.75, "context_starts": START_WORDS, "keys": "half"}
 """The same of editors of many facts, with their figures for GPT-J (25 loss evaluations, hence 24 steps)."""
 
 
@@ -50,8 +50,8 @@ class BatchHparams(ValueHparams):
         slack: ρ of the solver: 0 writes every value exactly, 1 is least squares (see `solve`).
         spread: how much of what is missing each of several layers takes: "even": what is left divided by the number of
             layers that are left; "root": divided by its square root (PMET).
-        context_mean: how keys are averaged over contexts: "types": the bare prompt counts half, as the published MEMIT
-            code has it; "plain": every context the same.
+        keys: where a value is written: "bare": at the bare prompt's key; "half": at the mean of that and the other
+            contexts' mean, as the published MEMIT code has it; "mean": at the mean over all contexts.
         remember: keys of earlier edits of a sequence count as much as this batch's (published MEMIT forgets them).
         parallel_above: two requests with different targets whose keys have a cosine above this, as the solver sees
             them, are named in a warning.
@@ -69,7 +69,7 @@ class BatchHparams(ValueHparams):
     weight: float = 1000.0
     slack: float = 1.0
     spread: str = "even"
-    context_mean: str = "types"
+    keys: str = "bare"
     context_lengths: tuple[tuple[int, int], ...] = ((5, 10),)
     remember: bool = True
     parallel_above: float = 0.9
@@ -78,7 +78,7 @@ class BatchHparams(ValueHparams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._one_of(context_mean=CONTEXT_MEANS, spread=SPREADS)
+        self._one_of(keys=KEY_RULES, spread=SPREADS)
         self._above_zero("weight", "parallel_above", "max_disturbance", "max_essence")
         self._not_negative("slack")
 
@@ -140,6 +140,9 @@ class ManyFacts(Editor[B]):
                 advance(1)
         dtype = torch.float64 if job.model.dtype == torch.float64 else torch.float32
         factors = {layer: change.to(dtype).compact() for layer, change in written.items()}
+        unsuited = [sentence for value in found for sentence in ill_suited(value, job.hparams)]
+        more = f" (and so in {len(unsuited) - 1} more requests)" if len(unsuited) > 1 else ""
+        warnings += [sentence + more for sentence in unsuited[:1]]
         return Made(WeightChange.of_layers(factors), tuple(found), tuple(warnings))
 
     def remember(self, job: Job[B], edit: Edit) -> PastKeys:
@@ -150,8 +153,8 @@ class ManyFacts(Editor[B]):
         """
         hooks = {layer: job.model.layout.key_hook(layer) for layer in edit.layers}
         with job.model.alone(), edit.on(job.model):
-            read = read_at_subjects(job.model, job.requests, job.contexts, list(hooks.values()))
-        new = {layer: context_mean(read[hook], job.hparams.context_mean) for layer, hook in hooks.items()}
+            read = read_at_subjects(job.model, job.requests, job.key_contexts, list(hooks.values()))
+        new = {layer: over_contexts(read[hook], job.hparams.keys) for layer, hook in hooks.items()}
         return (job.supplies.past or PastKeys()).joined(new)
 
     def _missing(
@@ -160,9 +163,9 @@ class ManyFacts(Editor[B]):
         """The keys of one layer on the model as it is now, and the layer's share of what is missing at the last one."""
         layout, hparams, aimed = job.model.layout, job.hparams, self.sites_of(job.hparams)[0]
         key_hook, aim = layout.key_hook(layer), layout.hook(aimed, job.layers[-1])
-        read = read_at_subjects(job.model, job.requests, job.contexts, (key_hook, aim))
-        keys = context_mean(read[key_hook], hparams.context_mean)
-        here = context_mean(read[aim], hparams.context_mean) if aimed == VALUE else read[aim][:, 0].double()
+        read = read_at_subjects(job.model, job.requests, job.key_contexts, (key_hook, aim))
+        keys = over_contexts(read[key_hook], hparams.keys)
+        here = over_contexts(read[aim], hparams.keys) if aimed == VALUE else read[aim][:, 0].double()
         share = left if hparams.spread == "even" else math.sqrt(left)
         return keys, (target.double() - here) / share
 

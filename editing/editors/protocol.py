@@ -25,10 +25,11 @@ from ..edits.provenance import Provenance
 from ..edits.report import BatchReport, RomeReport
 from ..edits.request import EditRequest
 from ..hyperparameters import Hparams
+from ..judging.at_sink import at_sink
 from ..judging.conflicts import check_conflicts
 from ..judging.many import Limits, judge_batch, refuse_disabling
 from ..moments.moments import SecondMoment
-from ..rows.contexts import check_contexts, sample_contexts
+from ..rows.contexts import BARE, check_contexts, sample_contexts, spells
 from ..value.hparams import ValueHparams
 from ..value.value import Value
 from .families import default_layers, family_preset
@@ -73,7 +74,15 @@ class Job(Generic[H]):
     @property
     def seed(self) -> int | None:
         """What the contexts were drawn with; None where nothing was drawn."""
-        return self.options.seed if self.contexts and self.supplies.contexts is None else None
+        fixed = self.supplies.contexts is not None or self.contexts == getattr(self.hparams, "value_contexts", ())
+        return None if fixed or not self.contexts else self.options.seed
+
+    @property
+    def key_contexts(self) -> tuple[str, ...]:
+        """The templates over which keys are averaged."""
+        if getattr(self.hparams, "keys", "") == "bare":
+            return (BARE,)
+        return getattr(self.hparams, "key_contexts", ()) or self.contexts
 
     def alone(self, i: int, value: Value | None = None) -> Job[H]:
         """The same for one of the requests, whose value may be known."""
@@ -236,6 +245,7 @@ class Editor(ABC, Generic[H]):
                 "EditSequence, or each alone with edit_each"
             )
         warnings = check_conflicts(job.model, job.requests, allow=job.options.allow_conflicts)
+        warnings += at_sink(job.model, job.requests, job.layers)
         started = time.perf_counter()
         made = self.make(job)
         seconds = time.perf_counter() - started
@@ -316,7 +326,9 @@ class Editor(ABC, Generic[H]):
 
     @final
     def contexts(self, model: Model, hparams: H, given: Sequence[str] | None, seed: int) -> tuple[str, ...]:
-        """The templates that keys and values are averaged over: those given, or sampled ones.
+        """The templates that values, and keys unless they have their own, are averaged over.
+
+        Those given, or the hyper-parameters', or, where these name none that the vocabulary spells, sampled ones.
 
         Raises:
             UsageError: templates that are none.
@@ -327,6 +339,8 @@ class Editor(ABC, Generic[H]):
             return check_contexts(given)
         if not isinstance(hparams, ValueHparams):
             raise UsageError(f"{self.name} has no lengths to sample contexts by; pass contexts=")
+        if hparams.value_contexts and spells(model, hparams.value_contexts):
+            return hparams.value_contexts
         return sample_contexts(model, hparams.context_lengths, starts=hparams.context_starts, seed=seed)
 
     @final

@@ -1,6 +1,6 @@
 """ROME: one fact, one layer, one rank-one change (Meng et al. 2022), put together from smaller pieces.
 
-k* = the key at the subject's last token, averaged over contexts        (read)
+k* = the key at the subject's last token, bare or over contexts         (read)
 v* = the value that makes the model say the target                      (a trained write)
 ΔW = the memory's own insertion of (k*, v*)                             (LinearMemory.insert)
 """
@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex, Unpack
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from ...errors import MechinterpError
 from ...models.layout import VALUE
 from ...models.model import Model
 from ...public import public
@@ -21,7 +24,9 @@ from ..edits.report import RomeReport
 from ..edits.request import Asked, EditRequest
 from ..edits.weights import WeightChange
 from ..judging.rome import judge_one
+from ..judging.written_at import WrittenAt
 from ..memory.linear_memory import LinearMemory
+from ..rows.subjects import read_at_subjects
 from ..value.value import Value, values_of
 from .protocol import CONTEXTS, MOMENTS, Editor, Job, Made
 from .rome_presets import PRESETS, RomeHparams
@@ -29,7 +34,7 @@ from .supplies import Given
 
 
 class Rome(Editor[RomeHparams]):
-    """ROME and r-ROME, which differ in their presets' choice of keys."""
+    """ROME and r-ROME, which differ in their presets' choice of keys (and not in `default`)."""
 
     hparams_type = RomeHparams
     batch = False
@@ -39,16 +44,43 @@ class Rome(Editor[RomeHparams]):
     def make(self, job: Job[RomeHparams]) -> Made:
         """A rank-one change of one down-projection."""
         [request], [layer] = job.requests, job.layers
+        self._look_first(job)
         [value] = self.values(job) if job.supplies.values is None else job.supplies.values
         value.check(request, layer, VALUE, job.contexts)
-        memory, mean = self._memory(job), value.keys.double().mean(0)
-        if job.hparams.keys == "mean":
-            insertion = memory.insert(mean, value.v_star)
-        else:
-            insertion = memory.insert(value.keys[0], value.v_star, along=mean)
+        keys = self._keys(job) if job.hparams.key_contexts else value.keys
+        pair = WrittenAt.of(keys, job.hparams.keys)
+        insertion = self._memory(job).insert(pair.at, value.v_star, along=pair.along)
         dtype = torch.float64 if job.model.dtype == torch.float64 else torch.float32
         factors = Factors(insertion.u[None].to(dtype), insertion.v[None].to(dtype))
-        return Made(WeightChange.of_layers({layer: factors}), values=(value,), notes=factors)
+        return Made(WeightChange.of_layers({layer: factors}), (value,), notes=(factors, pair.along))
+
+    def written_at(self, job: Job[RomeHparams]) -> WrittenAt:
+        """The keys that the value of a job will be written at, known before it is sought.
+
+        Its `ratio` and `missed` say what of the value will reach the bare prompt.
+        """
+        return WrittenAt.of(self._keys(job), job.hparams.keys)
+
+    def _look_first(self, job: Job[RomeHparams]) -> None:
+        """Refuse before the value is sought what its keys alone forbid.
+
+        Raises:
+            MechinterpError: the bare prompt's share of the direction lies outside the band.
+        """
+        if job.hparams.keys == "bare" or job.options.allow_disabling:
+            return
+        [layer] = job.layers
+        wrong = job.hparams.limits.of_ratio(self.written_at(job).ratio(job.moments[layer]))
+        if wrong:
+            raise MechinterpError(
+                f"the edit {job.names[0]} by {self.name} would disable the model: {wrong}; write at the bare prompt's "
+                "key (hparams with keys='bare'), or pass allow_disabling=True to get it"
+            )
+
+    def _keys(self, job: Job[RomeHparams]) -> Float[Tensor, "context d_mlp"]:
+        [layer] = job.layers
+        hook = job.model.layout.key_hook(layer)
+        return read_at_subjects(job.model, job.requests, job.key_contexts, (hook,))[hook][0]
 
     def values(self, job: Job[RomeHparams]) -> list[Value]:
         return values_of(
@@ -59,8 +91,9 @@ class Rome(Editor[RomeHparams]):
     def judge(self, job: Job[RomeHparams], made: Made, seconds: float) -> RomeReport:
         """More than of other editors, since there is one fact to speak of."""
         [value] = made.values or ()
+        factors, along = made.notes
         return judge_one(
-            job.model, self._memory(job), value, made.notes, job.hparams, limits=job.hparams.limits,
+            job.model, self._memory(job), value, factors, job.hparams, along=along, limits=job.hparams.limits,
             perplexity_texts=job.supplies.perplexity_texts, warnings=made.warnings,
         )  # fmt: skip
 
@@ -72,7 +105,7 @@ class Rome(Editor[RomeHparams]):
 ROME = Rome("rome", "Meng et al. 2022 (ROME; `paper` has the paper's keys, the others its code's)", PRESETS, "rome")
 r_rome = Rome(
     "r-rome", "Meng et al. 2022 (eq. 2) and Gupta et al. 2024 (r-ROME)",
-    {name: hparams.with_(keys="mean") for name, hparams in PRESETS.items()}, "rome",
+    {name: hparams if name == "default" else hparams.with_(keys="mean") for name, hparams in PRESETS.items()}, "rome",
 )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 from ...errors import UsageError
 from ...given import number
 from ..judging.rome import RomeLimits
+from ..rows.subjects import KEY_RULES
 from ..value.hparams import PUBLISHED, ValueHparams
 
-KEYS = ("mean", "mixed")
+KEYS = (*KEY_RULES, "mixed")
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,17 @@ class RomeHparams(ValueHparams):
     """How a ROME edit is computed: the value as in `ValueHparams`, and
 
     Args:
-        keys: "mixed" takes the mean key over contexts for the direction u and the bare prompt's key for the scale, as
-            the published code does; "mean" takes the mean key for both, as the paper's formula does, which Gupta et
-            al. 2024 call r-ROME.
+        keys: where the value is written.  "bare": at the bare prompt's key, which then answers with v* exactly.
+            "mean": at the mean key over contexts, as the paper's formula has it, which Gupta et al. 2024 call r-ROME.
+            "half": at the mean of the bare prompt's key and the mean of the others.  "mixed": along the mean key, and
+            scaled to be exact at the bare prompt's, as the published code does.
         max_disturbance: an edit that changes more than this share of the layer's output on ordinary text (see
             `RomeReport.disturbance`) is refused as disabling.
         max_norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any, since the ratio depends on how C is
             conditioned.
-        key_ratio_band: so is one whose (k₀·u)/(k̄·u) lies outside this band: the update is then scaled by an
-            accident of the contexts.
+        key_ratio_band: so is one whose (k₀·u)/(k·u) lies outside this band, k the key whose C⁻¹k gives u: the update
+            is then scaled by an accident of the contexts, which shows before the value is sought.  With bare keys it is
+            1.
         max_essence: so is one after which KL(edited || original) after the neutral sentence about the subject exceeds
             this many nats; None: any.
         max_perplexity_ratio: so is one that multiplies the perplexity of given texts by more than this.
@@ -37,7 +40,7 @@ class RomeHparams(ValueHparams):
 
     method: ClassVar[str] = "ROME"
 
-    keys: str = "mixed"
+    keys: str = "bare"
     max_disturbance: float = 1.0
     max_norm_ratio: float | None = None
     key_ratio_band: tuple[float, float] = (0.3, 3.0)
@@ -46,7 +49,7 @@ class RomeHparams(ValueHparams):
 
     @property
     def editors(self) -> tuple[str, ...]:
-        return ("rome", "r-rome") if self.keys == "mean" else ("rome",)
+        return ("rome",) if self.keys == "mixed" else ("rome", "r-rome")
 
     @property
     def limits(self) -> RomeLimits:
@@ -67,7 +70,7 @@ class RomeHparams(ValueHparams):
             raise UsageError(f"key_ratio_band is {self.key_ratio_band}; give (low, high) with 0 <= low < high")
 
 
-_CODE = RomeHparams(**PUBLISHED, steps=19, clamp=4.0)
+_CODE = RomeHparams(**PUBLISHED, keys="mixed", steps=19, clamp=4.0)
 
 PRESETS: dict[str, RomeHparams] = {
     "default": RomeHparams(),
@@ -96,7 +99,7 @@ PRESET_DIFFERENCES: tuple[tuple[str, str, str, str], ...] = (
         "key in u and in the scale",
         "mean key in both",
         "mean key in u, bare prompt's key in the scale",
-        "as the code",
+        "bare prompt's key in both",
     ),
     ("optimiser steps", "20 at most", "20 loss evaluations, hence 19 steps", "40 at most"),
     ("learning rate", "0.5", "0.5", "0.25 of ‖v₀‖/√d_model"),
@@ -105,7 +108,12 @@ PRESET_DIFFERENCES: tuple[tuple[str, str, str, str], ...] = (
     ("KL factor", "100", "0.0625", "0.25"),
     ("KL taken", "after '{} is a'", "at the subject's last token of '{} is a'", "after '{} is a'"),
     ("limit of ‖δ‖", "none", "4 ‖v₀‖", "4 ‖v₀‖"),
-    ("sampled contexts", "50 of 2 to 10 tokens", "10 of 5 and 10 of 10 tokens, BOS counted", "as the code"),
+    (
+        "contexts beside the bare prompt",
+        "50 sampled ones of 2 to 10 tokens",
+        "10 of 5 and 10 of 10 tokens, BOS counted",
+        "2 plain sentences; where the vocabulary cannot spell them as the code",
+    ),
 )
 """What the presets differ in, as a table with a header row.
 

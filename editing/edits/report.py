@@ -52,7 +52,8 @@ class RomeReport:
             tens, in directions that text hardly uses.
         disturbance: √(E‖ΔWᵀk‖² / E‖Wᵀk‖²) over the keys of the second moment: the share of the layer's output that
             changes on ordinary text; None with C = I, which knows no text.
-        key_ratio: (k₀·u)/(k̄·u): how much of the direction the bare prompt's key has, next to the mean key.
+        key_ratio: (k₀·u)/(k·u): how much of the direction u the bare prompt's key has, next to the key k that it was
+            taken from; 1 where that is the bare prompt's own.
         essence: drift at neutral sentences about the subject.
         perplexity_before: per token, over the texts given for it; None where none were given.
         perplexity_after: the same with the edit applied.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,7 @@ class RomeLimits:
     Args:
         disturbance: an edit that changes more than this share of the layer's output on ordinary text is refused.
         norm_ratio: so is one with ‖ΔW‖/‖W‖ above this; None: any.
-        key_ratio_band: so is one whose (k₀·u)/(k̄·u) lies outside this band.
+        key_ratio_band: so is one whose (k₀·u)/(k·u) lies outside this band, k the key that u was taken from.
         essence: so is one after which KL(edited || original) after the neutral sentence about the subject exceeds this
             many nats; None: any.
         perplexity_ratio: so is one that multiplies the perplexity of given texts by more than this.
@@ -49,6 +50,16 @@ class RomeLimits:
     essence: float | None = 5.0
     perplexity_ratio: float = 1.5
 
+    def of_ratio(self, key_ratio: float) -> str:
+        """Why an edit of this key ratio is disabling, or an empty string."""
+        low, high = self.key_ratio_band
+        if low <= key_ratio <= high:
+            return ""
+        return (
+            f"the bare prompt's key has {key_ratio:.2f} times the share of the update's direction that the key has "
+            f"which it was taken from (allowed: {low:g} to {high:g}), so the contexts do not speak of the same subject"
+        )
+
 
 def judge_one(
     model: Model,
@@ -57,6 +68,7 @@ def judge_one(
     factors: Factors,
     hparams: ValueHparams,
     *,
+    along: Float[Tensor, " d_mlp"] | None = None,
     limits: RomeLimits | None = None,
     perplexity_texts: Sequence[str] = (),
     warnings: Sequence[str] = (),
@@ -69,6 +81,7 @@ def judge_one(
         value: what was inserted; it knows its request and its layer.
         factors: the change.
         hparams: of the value's optimisation.
+        along: the key that the direction u was taken from; default: the mean key over the value's contexts.
         limits: beyond which it is disabling; default: `RomeLimits()`.
         perplexity_texts: texts whose perplexity is taken before and after.
         warnings: that are known already.
@@ -90,6 +103,7 @@ def judge_one(
 
     bare, mean = value.keys[0].double(), value.keys.double().mean(0)
     u = factors.u[0].double().to(bare.device)
+    direction = mean if along is None else along.to(mean)
     delta = factors.dense.to(memory.weight.device)
     change = layer_change(layer, memory.weight, factors, memory.moments)
     edited = replace(memory, weight=memory.weight + delta)  # in the finer precision of the two, as the edit is applied
@@ -109,7 +123,7 @@ def judge_one(
         error_at_bare_key=_error(edited, bare, value),
         norm_ratio=change.norm_ratio,
         disturbance=change.disturbance,
-        key_ratio=float((bare @ u) / (mean @ u)),
+        key_ratio=float((bare @ u) / (direction @ u)),
         essence=tuple(
             EssenceDrift(sentence.text, float(hooked[i]), float(applied[i])) for i, sentence in enumerate(neutral)
         ),
@@ -117,9 +131,21 @@ def judge_one(
         perplexity_after=perplexity_after,
         disabling="",
         scored=model.continuation(prompt, request.target).text,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *ill_suited(value, hparams)),
     )
     return replace(report, disabling=_disabling(report, limits or RomeLimits()))
+
+
+def ill_suited(value: Value, hparams: ValueHparams) -> tuple[str, ...]:
+    """What the report says where a learning rate without unit does not suit the model's values."""
+    if hparams.lr_rule != "absolute" or hparams.clamp is None or value.clamped_steps <= value.steps // 2:
+        return ()
+    step = hparams.lr * math.sqrt(value.v0.numel()) / float(value.v0.norm())
+    return (
+        f"the value was held at its limit of {hparams.clamp:g} times its own norm in {value.clamped_steps} of "
+        f"{value.steps} steps: each step of the absolute learning rate {hparams.lr:g} is {step:.2g} times that norm "
+        "here, so these figures do not suit this model; take lr_rule='relative', as preset `default` has it",
+    )
 
 
 def _error(memory: LinearMemory, key: Float[Tensor, " d_mlp"], value: Value) -> float:
@@ -152,7 +178,6 @@ def why_failed(value: Value, after: Completion, hparams: ValueHparams) -> str:
 
 def _disabling(report: RomeReport, limits: RomeLimits) -> str:
     """Why the edit endangers the whole model, or an empty string (Gupta et al. 2024, "disabling edits")."""
-    low, high = limits.key_ratio_band
     if report.disturbance is not None and report.disturbance > limits.disturbance:
         return (
             f"on ordinary text it changes the layer's output by {report.disturbance:.2f} of its size "
@@ -160,11 +185,8 @@ def _disabling(report: RomeReport, limits: RomeLimits) -> str:
         )
     if limits.norm_ratio is not None and report.norm_ratio > limits.norm_ratio:
         return f"the change has {report.norm_ratio:.2f} times the norm of the matrix (limit {limits.norm_ratio:g})"
-    if not low <= report.key_ratio <= high:
-        return (
-            f"the bare prompt's key has {report.key_ratio:.2f} times the mean key's share of the update's "
-            f"direction (allowed: {low:g} to {high:g}), so the contexts do not speak of the same subject"
-        )
+    if wrong := limits.of_ratio(report.key_ratio):
+        return wrong
     drift = report.essence[0]
     if limits.essence is not None and drift.applied > limits.essence:
         return (

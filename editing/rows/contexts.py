@@ -1,7 +1,8 @@
-"""Context templates: beginnings, sampled from the model itself, under which a key is averaged.
+"""Context templates: beginnings under which a value is sought, and a key averaged.
 
-ROME's key is to stand for the subject wherever it occurs, so it is averaged over the bare prompt and over
-prompts with a few words of the model's own before them (Meng et al. 2022, App. E.5).
+A value is to make the model say the target wherever the subject occurs, so it is sought under the bare prompt and under
+prompts with a few words before them.  Published are words sampled from the model itself, and keys averaged over them
+(Meng et al. 2022, App. E.5); a few plain sentences serve the value as well (docs/real-models.md).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...errors import UsageError
+from ...facts.encoding import encode, has_unknown, leaves_out
 from ...facts.prompts import Prompt
 from ...facts.words import check_text, sentence_in
 from ...given import names_of, seed_of, several, whole
@@ -21,6 +23,13 @@ from ...public import public
 
 BARE = "{}"
 """The template that adds nothing."""
+
+PLAIN_CONTEXTS = (
+    BARE,
+    "This is what I read in the newspaper yesterday. {}",
+    "My friends and I talked about it for a long time. {}",
+)
+"""The bare prompt, and two sentences that say nothing of what follows."""
 
 START_WORDS = ("The", "Therefore", "Because", "I", "You")
 """Where sampling starts in a vocabulary that has neither a BOS nor an EOS token, and in MEMIT's published code."""
@@ -140,15 +149,19 @@ def _clean(text: str) -> str:
     return " ".join(text.split()).replace("{}", "{ }")
 
 
-def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
+def check_contexts(contexts: Sequence[str], name: str = "contexts") -> tuple[str, ...]:
     """Context templates as given by the caller, the bare one first.
+
+    Args:
+        contexts: the templates.
+        name: what they were given as, for messages.
 
     Raises:
         UsageError: none, one without exactly one `{}` or that ends with a blank, or the bare template not in front.
     """
     if isinstance(contexts, str):
-        raise UsageError("contexts is one string; give a sequence of templates such as ('{}', 'By the way, {}')")
-    templates = several(contexts, str, "contexts", "templates such as ('{}', 'By the way, {}')")
+        raise UsageError(f"{name} is one string; give a sequence of templates such as ('{{}}', 'By the way, {{}}')")
+    templates = several(contexts, str, name, "templates such as ('{}', 'By the way, {}')")
     for context in templates:
         if context.count("{}") != 1:
             raise UsageError(f"the context {context!r} must hold exactly one '{{}}', where the prompt goes")
@@ -156,6 +169,18 @@ def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
     if not templates or templates[0] != BARE:
         raise UsageError("the first context must be '{}': the value starts from the bare prompt's")
     return templates
+
+
+def spells(model: Model, contexts: Sequence[str]) -> bool:
+    """Whether the model's vocabulary has all words of some templates."""
+    for context in contexts:
+        text = context.replace("{}", "").strip()
+        if not text:
+            continue
+        ids, offsets = encode(model.tokenizer, text)
+        if leaves_out(text, offsets) or has_unknown(model.tokenizer, ids, text):
+            return False
+    return True
 
 
 def in_contexts(model: Model, prompt: Prompt, contexts: Sequence[str], fed: Sequence[int] = ()) -> list[Prompt]:

@@ -14,6 +14,10 @@ from ..edits.request import EditRequest
 from .contexts import in_contexts
 from .padded import Batch
 
+KEY_RULES = ("bare", "mean", "half")
+"""What stands for a subject, of its keys in several contexts: that of the bare prompt, the mean over all, or the mean
+of the bare prompt's and the mean of the others (the published MEMIT code)."""
+
 _ROWS = 256
 """Rows per forward."""
 
@@ -39,14 +43,16 @@ def read_at_subjects(
     return {hook: torch.cat(parts).view(len(requests), len(contexts), -1) for hook, parts in found.items()}
 
 
-def context_mean(read: Float[Tensor, "request context width"], how: str = "plain") -> Float[Tensor, "request width"]:
+def over_contexts(read: Float[Tensor, "request context width"], rule: str = "mean") -> Float[Tensor, "request width"]:
     """One vector per request, in float64.
 
     Args:
         read: in every context, the bare prompt first.
-        how: "plain", or "types": the mean over the bare prompt and the mean of the others (MEMIT's code).
+        rule: one of `KEY_RULES`.
     """
     exact = read.double()
-    if how == "plain" or exact.shape[1] == 1:
+    if rule == "bare":
+        return exact[:, 0]
+    if rule == "mean" or exact.shape[1] == 1:
         return exact.mean(1)
     return (exact[:, 0] + exact[:, 1:].mean(1)) / 2

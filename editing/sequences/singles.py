@@ -17,6 +17,7 @@ from ..editors.registry import editor as named
 from ..editors.supplies import Given, Requests
 from ..edits.edit import Edit
 from ..hyperparameters import Hparams
+from ..judging.at_sink import at_sink
 from ..judging.conflicts import check_conflicts
 
 _Found = TypeVar("_Found")
@@ -70,7 +71,7 @@ def _together(editor: Editor[Any], job: Job[Any]) -> list[Edit | NotMade] | None
     seconds, found = (time.perf_counter() - started) / len(made), list[Edit | NotMade]()
     for i, one in enumerate(made):
         alone = job.alone(i)
-        warnings = check_conflicts(job.model, alone.requests)
+        warnings = check_conflicts(job.model, alone.requests) + at_sink(job.model, alone.requests, job.layers)
         edit = editor.finished(alone, replace(one, warnings=warnings + one.warnings), seconds)
         disabling = "" if job.options.allow_disabling else edit.report.disabling
         found.append(NotMade(f"it would disable the model: {disabling}") if disabling else edit)

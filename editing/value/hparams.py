@@ -8,12 +8,13 @@ from typing import Any
 from ...errors import UsageError
 from ...given import whole
 from ..hyperparameters import LR_RULES, Hparams
+from ..rows.contexts import PLAIN_CONTEXTS, check_contexts
 
 KL_POSITIONS = ("subject", "last")
 WEIGHT_DECAYS = ("norm", "squared", "adam")
 PUBLISHED: dict[str, Any] = {
     "lr": 0.5, "lr_rule": "absolute", "stop_nll": 0.0, "weight_decay": 0.5, "weight_decay_rule": "norm",
-    "kl_factor": 0.0625, "kl_position": "subject", "max_essence": None,
+    "kl_factor": 0.0625, "kl_position": "subject", "max_essence": None, "value_contexts": (),
 }  # fmt: skip
 """What the published code of ROME has, and what editors after it took over; it looks at no drift."""
 
@@ -42,6 +43,9 @@ class ValueHparams(Hparams):
             evaluation on, and no further step is taken where the KL term is at most this (nats); None: no such rule
             (it is that of PMET's code).
         clamp: ‖δ‖ is cut back to this multiple of ‖v₀‖ after each step; None: never.
+        value_contexts: templates under which the value is sought, the bare "{}" first; empty, or where the vocabulary
+            cannot spell them: sampled ones.  What a caller passes as `contexts` goes before.
+        key_contexts: templates over which keys are averaged, the bare "{}" first; empty: those of the value.
         context_lengths: (how many, length) of the sampled prefixes; a length counts the token sampling starts
             from.
         context_starts: words that sampled contexts begin with, in turn; empty: they begin at BOS.
@@ -62,6 +66,8 @@ class ValueHparams(Hparams):
     kl_position: str = "last"
     settled_kl: float | None = None
     clamp: float | None = 4.0
+    value_contexts: tuple[str, ...] = PLAIN_CONTEXTS
+    key_contexts: tuple[str, ...] = ()
     context_lengths: tuple[tuple[int, int], ...] = ((10, 5), (10, 10))
     context_starts: tuple[str, ...] = ()
 
@@ -71,6 +77,11 @@ class ValueHparams(Hparams):
         self._not_negative("steps", "weight_decay", "kl_factor", "stop_loss", "stop_nll")
         if not isinstance(self.kl_template, str) or self.kl_template.count("{}") != 1:
             raise UsageError(f"kl_template is {self.kl_template!r}; write exactly one '{{}}' where the subject belongs")
+        for name in ("value_contexts", "key_contexts"):
+            templates = getattr(self, name)
+            if templates == () or templates == []:
+                continue
+            object.__setattr__(self, name, check_contexts(templates, name))
         try:
             pairs = [(whole(count, "a count"), whole(length, "a length")) for count, length in self.context_lengths]
         except (TypeError, ValueError) as error:
