@@ -394,6 +394,7 @@ def test_no_loss_that_is_no_number_is_accepted(model: Model, moments: SecondMome
 def test_published_layers_are_data_with_a_source() -> None:
     class Known:
         architecture, n_layers, d_model, n_heads, name, bundled = "GPT2LMHeadModel", 48, 1600, 25, "gpt2-xl", ""
+        source = ""
 
     assert default_layers(Known(), "rome") == (17,)  # type: ignore[arg-type]
     assert default_layers(Known(), "memit") == (13, 14, 15, 16, 17)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which layers publications edit in which model: data with its source (`families.toml`)."""
+"""Which layers are edited in which model, published or measured here: data with its source (`families.toml`)."""
 
 from __future__ import annotations
 
@@ -40,15 +40,41 @@ _SIZES = ("architecture", "n_layers", "d_model", "n_heads")
 def family_of(model: Model) -> Family | None:
     """What is known of editing this model; None where nothing is.
 
-    A bundled model is known by its weights and others by all their sizes: models of one class and depth that differ in
-    width were trained apart, and keep what they know elsewhere.
+    A bundled model is known by its weights.  Others are known by their name on the hub and all their sizes: models of
+    one shape can have been trained apart, and then keep what they know elsewhere.
     """
+    names = {_plain(model.name), _plain(model.source)}
     for entry in _entries():
         if entry.get("bundled", "") != model.bundled:
             continue
-        if model.bundled or all(entry[size] == getattr(model, size) for size in _SIZES):
+        if model.bundled or (_same_shape(entry, model) and names & set(entry["called"])):
             return Family(entry["name"], entry, entry["source"])
     return None
+
+
+def _same_shape(entry: Mapping[str, Any], model: Model) -> bool:
+    return not model.bundled and all(entry.get(size) == getattr(model, size) for size in _SIZES)
+
+
+def _plain(name: str) -> str:
+    """A hub name, a folder or a place in the hub's cache as the model's own name in small letters."""
+    parts = name.replace("\\", "/").rstrip("/").split("/")
+    cached = next((part for part in parts if part.startswith("models--")), parts[-1])
+    return cached.split("--")[-1].lower()
+
+
+def _like(model: Model, editor: str) -> str:
+    """What is edited in a model of the same shape, which this one may have been trained from."""
+    for entry in _entries():
+        if _same_shape(entry, model) and editor in entry:
+            layers = ", ".join(map(str, entry[editor]))
+            return f", which has the shape of {entry['name']} and not its name (there: {layers})"
+    return ""
+
+
+def _usual(n_layers: int) -> str:
+    low, high = round(0.3 * n_layers), round(0.4 * n_layers)
+    return f"layer {low}" if low == high else f"layers {low} to {high}"
 
 
 def family_preset(model: Model, preset: str, presets: Mapping[str, object]) -> str:
@@ -72,6 +98,7 @@ def default_layers(model: Model, editor: str) -> tuple[int, ...]:
     if family is None or editor not in family.figures:
         raise UsageError(
             f"no published layers of {editor} are known for {model.name} ({model.architecture}, {model.n_layers} "
-            "layers); trace it and pass the layers where restoring the last subject token's MLP helps most"
+            f"layers){_like(model, editor)}; trace it and pass the layers (--layer) about where restoring the last "
+            f"subject token's MLP helps, or from .3 to .4 of the depth: {_usual(model.n_layers)}"
         )
     return tuple(family.figures[editor])
