@@ -89,7 +89,7 @@ def _write(parts: Sequence[Part], change: WeightChange, model: Model, folder: Pa
             hf_model.save_pretrained(folder, state_dict=state)
     finally:
         undo.undo()
-    model.tokenizer.save_pretrained(folder)
+    (model.plain_tokenizer or model.tokenizer).save_pretrained(folder)
     save_parts(parts, folder / EDIT_FILE)
     os.chmod(folder, 0o755)
 

@@ -35,6 +35,7 @@ def check(
     ] = None,
     offload: Annotated[Path | None, typer.Option(help="With --device-map: the folder for layers on disk.")] = None,
     threads: options.Threads = None,
+    prepend: options.Prepend = None,
 ) -> None:
     """Prove on a model what can be traced and edited, and say what cannot, and why.
 
@@ -66,7 +67,7 @@ def check(
     need, have = footprint(locate(model), options.dtype_of(dtype)), memory_of(device)
     there = "" if have is None else f"; {device or 'this machine'} has {size(have)}"
     console.print(f"weights: {need or 'known only once they are read'}{there}")
-    loaded = Running(device, dtype, threads).load(model, device_map=device_map, offload_folder=offload)
+    loaded = Running(device, dtype, threads, prepend=prepend).load(model, device_map=device_map, offload_folder=offload)
     console.print(repr(loaded))
     bos = "adds BOS" if loaded.adds_bos else "adds no BOS"
     console.print(f"tokenizer: {type(loaded.tokenizer).__name__}, {bos}")

@@ -45,6 +45,7 @@ def facts(
         Path | None, typer.Option(help="Write the bundled facts in the CounterFact shape to this file.")
     ] = None,
     skip_bad: options.SkipBad = False,
+    prepend: options.Prepend = None,
 ) -> None:
     """List the facts of a file or of a bundled world, check them against a tokenizer, or convert them.
 
@@ -67,6 +68,8 @@ def facts(
         raise UsageError("--counterfact writes every fact of a bundled model; leave --relation out, or use --jsonl")
     if known and model is None:
         raise UsageError("--known asks a model; give it with --model")
+    if prepend is not None and model is None:
+        raise UsageError("--prepend is of a model; give it with --model")
     for written in (jsonl, counterfact):
         if written is not None:
             check_new(written)
@@ -74,7 +77,7 @@ def facts(
         raise UsageError(f"--counterfact writes the facts of the bundled models, and {source!r} is none of them")
     console = Console()
     found = choosing.of_relation(read_facts(source, skip_bad=skip_bad), relation, source)
-    loaded = None if model is None else Running().load(model)
+    loaded = None if model is None else Running(prepend=prepend).load(model)
     if known and loaded is not None:
         found = _known(console, loaded, found)
     rows = [(fact.prompt.text, fact.answer or "", fact.target_new or "", fact.relation) for fact in found[:limit]]

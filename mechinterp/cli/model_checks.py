@@ -10,8 +10,10 @@ from torch import Tensor
 from ..editing import Edit, Factors, LinearMemory, Provenance, SecondMoment
 from ..errors import MechinterpError
 from ..models.model import Model
+from ..models.stacks import DECODER
 from ..patching import forward
 from ..patching.exact.serves import serves
+from ..patching.plain.sinks import TOWERING, sinks_of
 
 EXACT = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 """Largest relative error that counts as rounding."""
@@ -38,7 +40,7 @@ def findings(model: Model) -> list[Finding]:
         model.layout.check("key")
         for layer in range(model.n_layers):
             model.layout.down_projection(layer)
-        return [*found, _pairs(model), _insertion(model)]
+        return [*found, _pairs(model), _insertion(model), _sinks(model)]
     except MechinterpError as refusal:
         return [*found, Finding("editing", False, str(refusal))]
 
@@ -78,6 +80,29 @@ def _insertion(model: Model) -> Finding:
     with Edit.of({layer: factors}, Provenance("check", "", model.name)).on(model, force=True):
         found = _read(model, [value_hook])[value_hook][0, 3]
     return _judged("editing", _relative(found, target), model, f"ROME's W' k* = v* in layer {layer}")
+
+
+def _sinks(model: Model) -> Finding:
+    """Where keys tower over all others, which second moments leave out."""
+    if model.layout.stack == DECODER:
+        return Finding("attention sinks", False, "not looked for: the decoder reads no text of its own")
+    found = sinks_of(model)
+    if not found:
+        return Finding("attention sinks", True, f"none: no key of plain text is longer than {TOWERING:g} medians")
+    worst = max(found, key=lambda sink: sink.ratio)
+    first = [str(sink.layer) for sink in found if sink.first]
+    places = [f"the first token of every text (layers {', '.join(first)})"] if first else []
+    tokens = list(dict.fromkeys(repr(token) for sink in found for token in sink.tokens))
+    others = [str(sink.layer) for sink in found if sink.tokens]
+    places += [f"{', '.join(tokens[:4])} (layers {', '.join(others)})"] if others else []
+    remedy = ""
+    if first and not model.adds_bos:
+        remedy = "; where a subject opens its sentence it stands there, unless the model is loaded with prepend="
+    return Finding(
+        "attention sinks", True,
+        f"layers {', '.join(str(sink.layer) for sink in found)}, at {' and '.join(places)}; keys up to "
+        f"{worst.ratio:.3g} times the median (layer {worst.layer}), which second moments leave out{remedy}",
+    )  # fmt: skip
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:

@@ -119,6 +119,13 @@ Chat = Annotated[
     bool,
     typer.Option("--chat", help="Put each prompt or text into a user's turn, as the model's chat template has it."),
 ]
+Prepend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        help="For a model whose tokenizer adds no BOS: `bos`, `eos` or a token, in front of every text.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Memory = Annotated[
     str | None,

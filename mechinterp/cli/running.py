@@ -23,6 +23,7 @@ class Running:
     dtype: options.Dtype = None
     threads: options.Threads = None
     quiet: options.Quiet = False
+    prepend: options.Prepend = None
 
     def load(self, name: str, me: Ranks | None = None, **more: Any) -> Model:
         """Load the model a command was given.
@@ -37,7 +38,7 @@ class Running:
 
         options.set_threads(self.threads)
         place = (me or Ranks.current()).device(self.device)
-        return load(name, device=place, dtype=options.dtype_of(self.dtype), **more)
+        return load(name, device=place, dtype=options.dtype_of(self.dtype), prepend=self.prepend, **more)
 
 
 DEFAULT = Running()

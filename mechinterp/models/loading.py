@@ -6,6 +6,7 @@ the very matrices that are edited.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import atlas
 from ..errors import MechinterpError, UsageError
+from ..facts.prepending import front_token, with_front
 from .bridging import bridge_of, check_weights
 from .bundled import bundled_name
 from .checkpoints import locate, read_checkpoint
@@ -40,6 +42,7 @@ def load(
     name: str | None = None,
     stack: str | None = None,
     decoder_prefix: str = "",
+    prepend: str | None = None,
 ) -> Model:
     """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
 
@@ -59,11 +62,14 @@ def load(
             or "decoder", at the tokens with which it begins; the subject's embeddings are corrupted in either case.
         decoder_prefix: of an encoder-decoder, a text with which its decoder begins, before the answer; T5 that was
             only pre-trained answers "Paris is in <extra_id_0>" after "<extra_id_0>".
+        prepend: for a model whose tokenizer adds no BOS: a token in front of every text, "bos", "eos" or one such as
+            "<|endoftext|>".  It is in front of prompts, contexts and running text alike, and part of the fingerprint.
 
     Raises:
         UsageError: unknown name (near names are listed), something that is no model, a folder without weights, no
             tokenizer; a dtype or device that does not exist, or for a TransformerBridge; a device_map beside a device,
-            or for a model in memory; an unknown stack, or a stack or decoder_prefix for a model with one stack.
+            or for a model in memory; an unknown stack, or a stack or decoder_prefix for a model with one stack; a
+            `prepend` that is no token, or where the tokenizer adds one already.
         MechinterpError: weights larger than all memory, NaN or infinite weights, a compatibility-mode bridge, an
             architecture that TransformerLens does not bridge or that fails the preflight.
     """
@@ -73,7 +79,7 @@ def load(
     if isinstance(source, TransformerBridge):
         if dtype is not None or device is not None:
             raise UsageError("a TransformerBridge keeps its dtype and device; choose them where it is booted")
-        return _from_bridge(source, tokenizer, name, stack, decoder_prefix)
+        return _with_front(_from_bridge(source, tokenizer, name, stack, decoder_prefix), prepend)
     hf_model: Any
     if device_map is not None and (device is not None or isinstance(source, PreTrainedModel)):
         raise UsageError(
@@ -104,7 +110,19 @@ def load(
             raise UsageError("this model is spread over several places by its device_map; leave out device")
         hf_model = hf_model.to(device)
     bridge = bridge_of(hf_model, tokenizer, called)
-    return _finish(bridge, tokenizer, called, stack, decoder_prefix)
+    return _with_front(_finish(bridge, tokenizer, called, stack, decoder_prefix), prepend)
+
+
+def _with_front(model: Model, prepend: str | None) -> Model:
+    if prepend is None:
+        return model
+    if model.is_encoder_decoder:
+        raise UsageError(
+            f"{model.name} is an encoder-decoder, whose encoder is read without a first token; leave prepend out"
+        )
+    token = front_token(model.tokenizer, prepend, model.name)
+    fronted = with_front(model.tokenizer, token)
+    return replace(model, tokenizer=fronted, prepend=token, plain_tokenizer=model.tokenizer)
 
 
 def _from_bridge(

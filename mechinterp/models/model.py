@@ -52,6 +52,8 @@ class Model:
     for every other one (`bundled.py`); `name` is only what it is called.  Of an encoder-decoder one stack is patched
     (`layout.stack`), and `start` are the tokens with which its decoder begins, before the answer.
     `framings` are what edits of the input put around all that it is asked.
+    `prepend` is the token that was chosen to stand in front of every text ("" where none was), and `plain_tokenizer`
+    then the tokenizer as it came.
     """
 
     bridge: TransformerBridge
@@ -61,11 +63,18 @@ class Model:
     bundled: str = ""
     start: tuple[int, ...] = ()
     framings: tuple[Framing, ...] = ()
+    prepend: str = ""
+    plain_tokenizer: PreTrainedTokenizerBase | None = None
 
     @property
     def architecture(self) -> str:
         """The Hugging Face class name."""
         return self.layout.architecture
+
+    @property
+    def source(self) -> str:
+        """The hub name or folder that its weights were read from; "" where they were not."""
+        return str(getattr(self.bridge.original_model.config, "name_or_path", ""))
 
     @property
     def n_layers(self) -> int:
@@ -102,7 +111,8 @@ class Model:
     def __repr__(self) -> str:
         return (
             f"Model({self.name!r}, {self.architecture}, {self.n_layers} layers, d_model {self.d_model}, "
-            f"{self.dtype}, {self.device}{', ' * bool(self.layout.stack)}{self.layout.stack})".replace("torch.", "")
+            f"{self.dtype}, {self.device}{', ' * bool(self.layout.stack)}{self.layout.stack}"
+            f"{f', {self.prepend!r} in front of every text' * bool(self.prepend)})".replace("torch.", "")
         )
 
     @property
@@ -113,12 +123,20 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over configuration and weights as they are now; an edited model has another one.
 
-        So has the decoder of an encoder-decoder: what was made for the one stack does not belong in the other.
+        So has the decoder of an encoder-decoder, and a model with a token in front of every text: what was made for the
+        one does not belong in the other.
         """
         known = _unchanged.get(self.bridge) or self._hash()
         if self.bridge in _unchanged:
             _unchanged[self.bridge] = known
-        return hashlib.sha256(f"{DECODER} {known}".encode()).hexdigest() if self.layout.stack == DECODER else known
+        return self._marked(known, self.prepend)
+
+    def _marked(self, known: str, prepend: str) -> str:
+        """The fingerprint of weights that are read with this token in front of every text."""
+        marks = [DECODER] * (self.layout.stack == DECODER) + [f"{prepend} in front"] * bool(prepend)
+        for mark in marks:
+            known = hashlib.sha256(f"{mark} {known}".encode()).hexdigest()
+        return known
 
     def other_than(self, name: str, fingerprint: str, dtype: str = "") -> str:
         """How another model, for which something was made, differs from this one: a clause of a message.
@@ -129,6 +147,15 @@ class Model:
             dtype: its; "" where that is not known.
         """
         here = self.dtype_name
+        known = _unchanged.get(self.bridge) or self._hash()
+        fronts = ("", *map(str, self.tokenizer.all_special_tokens))
+        front = next((one for one in fronts if one != self.prepend and self._marked(known, one) == fingerprint), None)
+        if front is not None:
+            return (
+                f"{name or self.name} with {repr(front) if front else 'nothing'} in front of every text, but the model "
+                f"at hand has {repr(self.prepend) if self.prepend else 'nothing'} there; load it with "
+                f"prepend={front or None!r}" + (f" (--prepend {front!r})" if front else " (without --prepend)")
+            )
         if dtype in ("", here):
             there, mine, remedy = name or "another model", self.name, ""
         else:

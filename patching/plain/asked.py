@@ -11,6 +11,7 @@ from ...facts.prompts import Prompts, prompts_of
 from ...facts.spans import TokenisedPrompt
 from ...facts.words import check_answer
 from ...models.model import Model
+from .sinks import first_token_sinks, told
 
 
 @dataclass(eq=False)
@@ -75,6 +76,19 @@ def warnings_of(model: Model, asked: Asked, foil: str | None = None) -> tuple[st
                 "does not split them there, so the model has hardly seen these tokens in a row"
             )
     return tuple(found)
+
+
+def sink_warning(model: Model, asked: Sequence[Asked]) -> tuple[str, ...]:
+    """What to know where the corruption of a subject is that of the attention sink."""
+    first = [one for one in asked if one.prompt.subject == (0, one.prompt.subject[1]) and one.prompt.subject[1]]
+    sinks = first_token_sinks(model) if first else {}
+    if not sinks:
+        return ()
+    return (
+        f"in {len(first)} of {len(asked)} prompts the subject begins at position 0, where {model.name} has its "
+        f"attention sink ({told(sinks)}): corrupting the subject corrupts the sink; load it with a token in front of "
+        "every text (prepend='bos' or 'eos', --prepend), or look at these prompts apart",
+    )
 
 
 def buckets(asked: Sequence[Asked], size: int) -> list[list[int]]:

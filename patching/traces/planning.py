@@ -20,7 +20,7 @@ from ..exact.budget import Budget
 from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
 from ..exact.price import Price
 from ..exact.serves import serves
-from ..plain.asked import Asked, ask, buckets, warnings_of
+from ..plain.asked import Asked, ask, buckets, sink_warning, warnings_of
 from ..plain.running import GROUP
 from ..plain.sigma import embedding_sigma
 from .calibration import measured_seconds
@@ -200,7 +200,10 @@ def _meta(
         "guests": list(model.guests),
         "versions": versions(),
         "scored": {one.prompt.prompt.name: _scored(model, one) for one in asked},
-        "warnings": [sentence for one in asked for sentence in warnings_of(model, one, foil)],
+        "warnings": [
+            *sink_warning(model, asked),
+            *(sentence for one in asked for sentence in warnings_of(model, one, foil)),
+        ],
     }
 
 
