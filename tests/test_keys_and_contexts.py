@@ -113,12 +113,14 @@ def test_by_default_the_contexts_are_plain_sentences(model: Model) -> None:
         assert default.keys == "bare"
         assert method.contexts(model, default, None, 0) == PLAIN_CONTEXTS
         assert method.contexts(model, default, ["{}"], 0) == ("{}",)
+        assert all(not one.value_contexts for name, one in method.presets.items() if name != "default")
+    for method in (ROME, memit):
         published = method.contexts(model, method.presets["code"], None, 0)
         assert not set(published) & set(PLAIN_CONTEXTS[1:])
         assert len(published) > 3
-        words = method.contexts(small_model(), default, None, 0)  # a vocabulary of 34 words
-        assert words[0] == "{}"
-        assert not set(words) & set(PLAIN_CONTEXTS[1:])
+    words = memit.contexts(small_model(), memit.presets["default"], None, 0)  # a vocabulary of 34 words
+    assert words[0] == "{}"
+    assert not set(words) & set(PLAIN_CONTEXTS[1:])
     assert r_rome.presets["default"] == ROME.presets["default"]
 
 
@@ -130,7 +132,7 @@ def test_nothing_is_said_to_be_drawn_where_nothing_was(model: Model, moments: Se
 
 
 @pytest.mark.parametrize("name", ["value_contexts", "key_contexts"])
-def test_contexts_in_hyper_parameters_are_templates(name: str) -> None:
+def test_contexts_in_hyper_parameters_are_templates(name: str, unchecked_types: None) -> None:
     for wrong, sentence in (
         (("By the way, {}",), "the first context must be '{}'"),
         (("{}", "no place"), "must hold exactly one '{}'"),
