@@ -1,4 +1,4 @@
-"""Keys of attention sinks are left out of second moments, the same ones however the text is read."""
+"""Keys of attention sinks are shortened in second moments, the same ones however the text is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from support.zoo import sentence_model
 from test_moments import keys_one_by_one
 from test_moments_resume import Killed, until
 
-from mechinterp.editing import Convergence, SecondMoment, collect_moments
+from mechinterp.editing import Convergence, Factors, SecondMoment, collect_moments
+from mechinterp.editing.judging.change import layer_change
+from mechinterp.editing.memory.null_space import NullSpace
 from mechinterp.editing.moments.towering import check_towering, key_bounds
 from mechinterp.errors import UsageError
 from mechinterp.models.model import Model
@@ -68,38 +70,46 @@ def test_random_rows_begin_with_bos_where_the_model_does() -> None:
     assert random_rows(model) == random_rows(model)
 
 
-def test_it_is_the_mean_over_the_other_keys(sinking: Model, rest: SecondMoment) -> None:
-    keys = keys_one_by_one(sinking, [*SENTENCES], LAYER)
-    bound = key_bounds(sinking, [LAYER], 5)[LAYER]
-    ordinary = keys[keys.norm(dim=-1) <= bound]
-    assert rest.left_out == len(keys) - len(ordinary) == len(SENTENCES)
-    assert (rest.tokens, rest.documents) == (len(ordinary), len(SENTENCES))
-    assert (rest.towering, rest.bound) == (5, pytest.approx(bound))
-    wanted = ordinary.T @ ordinary / len(ordinary)
+def shortened(model: Model, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every key, those of sinks at the median length, and which these are; one by one."""
+    keys, found, which = keys_one_by_one(model, texts, LAYER), [], []
+    median = median_norms(model, [LAYER])[LAYER]
+    for key in keys:
+        which.append(float(key.norm()) > 5 * median)
+        found.append(key * median / key.norm() if which[-1] else key)
+    return torch.stack(found), torch.tensor(which)
+
+
+def test_it_is_the_mean_over_keys_of_ordinary_length(sinking: Model, rest: SecondMoment) -> None:
+    keys, which = shortened(sinking, [*SENTENCES])
+    assert rest.shortened == int(which.sum()) == len(SENTENCES)
+    assert (rest.tokens, rest.documents) == (len(keys), len(SENTENCES))
+    assert (rest.towering, rest.bound) == (5, pytest.approx(key_bounds(sinking, [LAYER], 5)[LAYER]))
+    wanted = keys.T @ keys / len(keys)
     assert (rest.matrix - wanted).abs().max() < 1e-5 * wanted.abs().max()
-    assert rest.fourth_moment == pytest.approx(float(ordinary.square().sum(1).square().mean()), rel=1e-5)
-    assert f"{len(SENTENCES)} more (" in repr(rest)
-    assert "left out as attention sinks, longer than" in rest.sinks
+    assert rest.fourth_moment == pytest.approx(float(keys.square().sum(1).square().mean()), rel=1e-5)
+    assert f"{len(SENTENCES)} keys of attention sinks (" in repr(rest)
+    assert "shortened to the median: they were longer than 5 times that" in rest.sinks
 
 
 def test_off_counts_every_key(sinking: Model, rest: SecondMoment) -> None:
     keys = keys_one_by_one(sinking, [*SENTENCES], LAYER)
     whole = SecondMoment.collect(sinking, SENTENCES, LAYER, towering=None, progress=False)
-    assert (whole.tokens, whole.left_out, whole.towering, whole.bound) == (len(keys), 0, None, None)
+    assert (whole.tokens, whole.shortened, whole.towering, whole.bound) == (len(keys), 0, None, None)
     assert (whole.matrix - keys.T @ keys / len(keys)).abs().max() < 1e-5 * whole.matrix.abs().max()
     assert whole.spectrum[-1] > 0.99 * whole.spectrum.sum()
     assert rest.spectrum[-1] < 0.9 * rest.spectrum.sum()
     assert whole.sinks == ""
 
 
-def test_parts_of_a_text_leave_out_the_same(sinking: Model, rest: SecondMoment) -> None:
+def test_parts_of_a_text_shorten_the_same(sinking: Model, rest: SecondMoment) -> None:
     parts = [SecondMoment.collect(sinking, texts, LAYER, progress=False) for texts in (SENTENCES[4:], SENTENCES[:4])]
     merged = SecondMoment.merge(parts)
-    assert (merged.tokens, merged.left_out, merged.bound) == (rest.tokens, rest.left_out, rest.bound)
+    assert (merged.tokens, merged.shortened, merged.bound) == (rest.tokens, rest.shortened, rest.bound)
     assert (merged.matrix - rest.matrix).abs().max() < 1e-6 * rest.matrix.abs().max()
     for other, words in ((None, "of no length"), (7.0, "longer than")):
         apart = SecondMoment.collect(sinking, SENTENCES[:2], LAYER, towering=other, progress=False)
-        with pytest.raises(UsageError, match=f"leaves out keys longer than .* and the other those {words}.*towering="):
+        with pytest.raises(UsageError, match=f"shortens keys longer than .* and the other those {words}.*towering="):
             SecondMoment.merge([parts[0], apart])
 
 
@@ -114,19 +124,13 @@ def test_a_killed_collection_goes_on_with_its_counts(sinking: Model, tmp_path: P
     with pytest.raises(UsageError, match=r"differs in towering \(5.0, not 6\)"):
         collect_moments(sinking, TEXTS, [0, LAYER], out=tmp_path, towering=6, **asked)
     found = collect_moments(sinking, TEXTS, [0, LAYER], out=tmp_path, watch=Convergence(), **asked)
-    assert found[LAYER].left_out == len(TEXTS)
+    assert found[LAYER].shortened == len(TEXTS)
     for layer, wanted in whole.items():
         loaded = SecondMoment.load(tmp_path / f"layer-{layer}.safetensors")
         for one in (found[layer], loaded):
             assert (one.matrix - wanted.matrix).abs().max() <= 1e-12 * wanted.matrix.abs().max()
-            for name in ("tokens", "left_out", "bound", "towering", "documents", "texts"):
+            for name in ("tokens", "shortened", "bound", "towering", "documents", "texts"):
                 assert getattr(one, name) == getattr(wanted, name)
-
-
-def test_a_layer_of_sinks_alone_is_refused(sinking: Model) -> None:
-    one = sinking.decode([sinking.encode(SENTENCES[0])[0]])
-    with pytest.raises(UsageError, match="every key of layer 1 is longer than .* pass towering=None"):
-        SecondMoment.collect(sinking, [one], LAYER, progress=False)
 
 
 @pytest.mark.parametrize("towering", [1, 0.5, -3, math.nan, "five", True])
@@ -137,18 +141,30 @@ def test_a_multiple_is_above_one(towering: object, unchecked_types: None) -> Non
 
 def test_what_is_scaled_by_the_trace_does_not_see_the_sink(sinking: Model, rest: SecondMoment) -> None:
     """The level of the shrinkage, the null space and the share of the output that an edit changes."""
-    from mechinterp.editing import Factors
-    from mechinterp.editing.judging.change import layer_change
-    from mechinterp.editing.memory.null_space import NullSpace
-
     whole = SecondMoment.collect(sinking, SENTENCES, LAYER, towering=None, progress=False)
     weight = sinking.layout.down_projection(LAYER).detach()
-    ordinary = keys_one_by_one(sinking, [*SENTENCES], LAYER)
-    ordinary = ordinary[ordinary.norm(dim=-1) <= rest.bound]
+    keys, which = shortened(sinking, [*SENTENCES])
+    ordinary = keys[~which]
     u, v = ordinary[3][None] / ordinary[3].norm(), weight[5][None].double()
-    seen = layer_change(LAYER, weight, Factors(u, v), rest).disturbance
     added, before = ordinary @ u.T @ v, ordinary @ weight.double()
-    assert seen == pytest.approx(float((added.square().sum() / before.square().sum()).sqrt()), rel=1e-4)
+    wanted = float((added.square().sum() / before.square().sum()).sqrt())
+    seen = layer_change(LAYER, weight, Factors(u, v), rest).disturbance
+    assert seen == pytest.approx(wanted, rel=0.2)
     assert layer_change(LAYER, weight, Factors(u, v), whole).disturbance < 0.05 * seen
     assert NullSpace.of(rest, 0.05).dimension < NullSpace.of(whole, 0.05).dimension
-    assert replace(rest, tokens=1).sinks != rest.sinks
+    assert float(rest.matrix.trace()) == pytest.approx(float(ordinary.square().sum(1).mean()), rel=0.2)
+
+
+def test_an_edit_still_keeps_off_the_sink(sinking: Model, rest: SecondMoment) -> None:
+    """Left out, a direction is nobody's; shortened, it is somebody's, as it is with the sink as it was."""
+    keys, which = keys_one_by_one(sinking, [*SENTENCES], LAYER), shortened(sinking, [*SENTENCES])[1]
+    sink, ordinary = keys[0], keys[~which]
+    without = replace(rest, matrix=ordinary.T @ ordinary / len(ordinary))
+    whole = SecondMoment.collect(sinking, SENTENCES, LAYER, towering=None, progress=False)
+
+    def reach(moments: SecondMoment) -> float:
+        u = moments.repaired("ridge", 1e-3).solve(ordinary[3])
+        return abs(float((sink @ u) / (ordinary[3] @ u)))
+
+    assert reach(rest) < 0.2 * reach(without)
+    assert reach(whole) < reach(rest)

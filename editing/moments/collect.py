@@ -55,8 +55,8 @@ def collect_moments(
         max_tokens: stop there, in the middle of a text if need be; default: all of it.
         batch_tokens: tokens per forward, padding included.
         watch: looks at the moments as they grow, and may end the collection once they are settled.
-        towering: keys longer than this multiple of the median are those of attention sinks and left out (see
-            `towering.py`); None: every key counts, as in what is published.
+        towering: keys longer than this multiple of the median are those of attention sinks and shortened to it (see
+            `towering.py`); None: all count as they are, as in what is published.
         out: a folder.  The unfinished sums are kept there (`collecting.safetensors`), so that the same call goes on
             after a kill; in the end each moment is written to `layer-N.safetensors`.
         write_every: seconds between one writing of the unfinished sums and the next, more where writing is slow.

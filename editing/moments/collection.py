@@ -36,7 +36,7 @@ class Collecting:
         batch_tokens: tokens per forward, padding included.
         watch: looks at the moments as they grow, and may end the collection once they are settled.
         progress: show a bar with the tokens seen.
-        towering: keys longer than this multiple of the median are left out; None: every key counts.
+        towering: keys longer than this multiple of the median are shortened to it; None: all count as they are.
 
     Raises:
         UsageError: no positive whole numbers, or a multiple that is none.

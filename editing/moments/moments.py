@@ -37,7 +37,7 @@ from .towering import sentence_on
 KIND = "second moment"
 _HEADER = (
     "layer", "tokens", "model", "model_name", "model_dtype", "documents", "texts", "fourth_moment", "complete",
-    "versions", "towering", "bound", "left_out",
+    "versions", "towering", "bound", "shortened",
 )  # fmt: skip
 _DEFAULT_STRENGTH = {"ridge": 1e-2, "pseudo-inverse": 1e-8}
 _ASYMMETRY = 1e-5
@@ -68,9 +68,10 @@ class SecondMoment(Spectral):
         complete: False when the collection was interrupted.
         repair: what stands in for C where it is singular; None: nothing does.
         versions: of the libraries it was made with.
-        towering: keys longer than this multiple of the median were left out (`towering.py`); None: every key counts.
+        towering: keys longer than this multiple of the median were shortened to it (`towering.py`); None: all count as
+            they are.
         bound: that norm.
-        left_out: how many were.
+        shortened: how many were.
     """
 
     layer: int
@@ -87,7 +88,7 @@ class SecondMoment(Spectral):
     versions: dict[str, str] = field(default_factory=versions)
     towering: float | None = None
     bound: float | None = None
-    left_out: int = 0
+    shortened: int = 0
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -143,17 +144,17 @@ class SecondMoment(Spectral):
             layer: SecondMoment(
                 layer=layer,
                 matrix=sums.average(layer),
-                tokens=sums.kept(layer),
+                tokens=sums.tokens,
                 model=fingerprint,
                 model_name=model.name,
                 model_dtype=model.dtype_name,
                 documents=sums.documents,
                 texts=sums.texts.hexdigest(),
-                fourth_moment=float(sums.fourth[layer]) / sums.kept(layer),
+                fourth_moment=float(sums.fourth[layer]) / sums.tokens,
                 complete=complete,
                 towering=sums.towering,
                 bound=None if sums.towering is None else sums.bounds[layer],
-                left_out=int(sums.left_out[layer]),
+                shortened=int(sums.shortened[layer]),
             )
             for layer in sums.products
         }
@@ -228,7 +229,7 @@ class SecondMoment(Spectral):
         """One moment from several, collected from different texts (shards of one body, say).
 
         Raises:
-            UsageError: none given, of different layers or models, with different keys left out, two of the same
+            UsageError: none given, of different layers or models, with different keys shortened, two of the same
                 texts, or one that was not collected from text.
         """
         return _merged(list(parts))
@@ -240,8 +241,8 @@ class SecondMoment(Spectral):
 
     @property
     def sinks(self) -> str:
-        """How many keys were left out as those of attention sinks, in words; empty where none was."""
-        return sentence_on(self.left_out, self.tokens, self.bound, self.towering)
+        """How many keys were shortened as those of attention sinks, in words; empty where none was."""
+        return sentence_on(self.shortened, self.tokens, self.bound, self.towering)
 
     @property
     def is_identity(self) -> bool:
@@ -427,7 +428,7 @@ def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
             )
         if not _bounded_alike(part.bound, first.bound):
             raise UsageError(
-                f"of two second moments of layer {part.layer} the one leaves out keys {_longer(first.bound)} and the "
+                f"of two second moments of layer {part.layer} the one shortens keys {_longer(first.bound)} and the "
                 f"other those {_longer(part.bound)}, so they are averages of different things; collect them with the "
                 "same towering= (--towering)"
             )
@@ -448,7 +449,7 @@ def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
         matrix=matrix,
         tokens=tokens,
         documents=sum(part.documents for part in parts),
-        left_out=sum(part.left_out for part in parts),
+        shortened=sum(part.shortened for part in parts),
         texts=texts.hexdigest(),
         fourth_moment=sum(known) / tokens if len(known) == len(parts) else None,
         complete=all(part.complete for part in parts),

@@ -1,6 +1,6 @@
 """What a collection has added up so far: Σ k kᵀ and Σ ‖k‖⁴ of its own batches, and the counts of everybody's.
 
-Keys that tower over all others are counted and not added (`towering.py`).
+Keys that tower over all others are counted, and added at the median length (`towering.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from ...errors import UsageError
 from ...models.model import Model
 from ...runs.hashing import TextHash
 from ...runs.ranks import Ranks
@@ -27,10 +26,10 @@ class Sums:
     Args:
         products: Σ k kᵀ by layer.
         fourth: Σ ‖k‖⁴ by layer.
-        bounds: the norm above which a key is left out, by layer; infinite: none is.
-        left_out: how many were, by layer.
+        bounds: the norm above which a key is shortened, by layer; infinite: none is.
+        shortened: how many were, by layer.
         towering: the multiple of the median that the bounds are; None: there are none.
-        tokens: of all processes together, those left out included; likewise below.
+        tokens: keys in the sums of all processes together; likewise below.
         documents: texts.
         texts: their fingerprint.
     """
@@ -38,7 +37,7 @@ class Sums:
     products: dict[int, Float64[Tensor, "d_mlp d_mlp"]]
     fourth: dict[int, Float64[Tensor, ""]]
     bounds: dict[int, float]
-    left_out: dict[int, Int64[Tensor, ""]]
+    shortened: dict[int, Int64[Tensor, ""]]
     towering: float | None = None
     tokens: int = 0
     documents: int = 0
@@ -63,10 +62,11 @@ class Sums:
         """Add the keys of a batch of this process."""
         for layer, found in keys.items():
             exact = found.to(self.products[layer])
-            ordinary = exact.norm(dim=-1) <= self.bounds[layer]
-            if not bool(ordinary.all()):
-                exact = exact[ordinary]
-                self.left_out[layer] += (~ordinary).sum()
+            length = exact.norm(dim=-1, keepdim=True)
+            over = length > self.bounds[layer]
+            if self.towering is not None and bool(over.any()):
+                exact = torch.where(over, exact * (self.bounds[layer] / self.towering / length), exact)
+                self.shortened[layer] += over.sum()
             self.products[layer].addmm_(exact.T, exact)
             self.fourth[layer] += exact.square().sum(-1).square().sum()
 
@@ -79,26 +79,12 @@ class Sums:
 
     def fold(self, me: Ranks, *, into_all: bool = False) -> None:
         """Bring the sums of all processes together in the first (or in all, at the end); the others go on from 0."""
-        for tensor in (*self.products.values(), *self.fourth.values(), *self.left_out.values()):
+        for tensor in (*self.products.values(), *self.fourth.values(), *self.shortened.values()):
             me.sum_(tensor)
             if not (me.is_first or into_all):
                 tensor.zero_()
 
-    def kept(self, layer: int) -> int:
-        """How many keys are in the sums of a layer.
-
-        Raises:
-            UsageError: all of them tower over the bound.
-        """
-        kept = self.tokens - int(self.left_out[layer])
-        if not kept:
-            raise UsageError(
-                f"every key of layer {layer} is longer than {self.bounds[layer]:.3g}, {self.towering:g} times the "
-                "median over random tokens, so there is nothing to average; pass towering=None (--towering off)"
-            )
-        return kept
-
     def average(self, layer: int) -> Float64[Tensor, "d_mlp d_mlp"]:
         """C of one layer, in main memory; its sum is used up."""
-        mean = self.products[layer].div_(self.kept(layer))
+        mean = self.products[layer].div_(self.tokens)
         return ((mean + mean.T) / 2).cpu()  # rounding leaves the two halves a bit apart; solvers read one of them

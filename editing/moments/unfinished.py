@@ -75,7 +75,7 @@ class Partial:
         for layer, product in sums.products.items():
             product.copy_(tensors.pop(f"product {layer}"))
             sums.fourth[layer].copy_(tensors.pop(f"fourth {layer}"))
-            sums.left_out[layer].copy_(tensors.pop(f"left out {layer}"))
+            sums.shortened[layer].copy_(tensors.pop(f"shortened {layer}"))
             sums.bounds[layer] = float(tensors.pop(f"bound {layer}"))
         if watch is not None and header["looks"] is not None:
             watch.restore(tensors, header["looks"])
@@ -98,7 +98,7 @@ class Partial:
         for layer, product in sums.products.items():
             tensors |= {f"product {layer}": product, f"fourth {layer}": sums.fourth[layer]}
             bound = torch.tensor(sums.bounds[layer], dtype=torch.float64)
-            tensors |= {f"left out {layer}": sums.left_out[layer], f"bound {layer}": bound}
+            tensors |= {f"shortened {layer}": sums.shortened[layer], f"bound {layer}": bound}
         header = {
             "identity": self._identity.fields,
             "place": asdict(place),

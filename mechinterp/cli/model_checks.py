@@ -83,7 +83,7 @@ def _insertion(model: Model) -> Finding:
 
 
 def _sinks(model: Model) -> Finding:
-    """Where keys tower over all others, which second moments leave out."""
+    """Where keys tower over all others, which second moments shorten."""
     if model.layout.stack == DECODER:
         return Finding("attention sinks", False, "not looked for: the decoder reads no text of its own")
     found = sinks_of(model)
@@ -101,7 +101,7 @@ def _sinks(model: Model) -> Finding:
     return Finding(
         "attention sinks", True,
         f"layers {', '.join(str(sink.layer) for sink in found)}, at {' and '.join(places)}; keys up to "
-        f"{worst.ratio:.3g} times the median (layer {worst.layer}), which second moments leave out{remedy}",
+        f"{worst.ratio:.3g} times the median (layer {worst.layer}), which second moments shorten{remedy}",
     )  # fmt: skip
 
 

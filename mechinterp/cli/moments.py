@@ -53,8 +53,8 @@ def moments(
     towering: Annotated[
         str | None,
         typer.Option(
-            help="Keys longer than this multiple of the median are those of attention sinks and left out; `off`: "
-            "every key counts, as in what is published.  [default: 5]",
+            help="Keys longer than this multiple of the median are those of attention sinks and shortened to it; "
+            "`off`: all count as they are, as in what is published.  [default: 5]",
         ),
     ] = None,
     repair: Repair = None,
