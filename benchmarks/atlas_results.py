@@ -24,10 +24,13 @@ from mechinterp.facts.prompts import Fact
 
 MOMENT_TOKENS = 60_000
 CONTEXT_SEED = 0
+MEAN_KEYS = r_rome.presets["default"].with_(keys="mean", value_contexts=())
+"""What the tables of the README were made with: the mean key over sampled contexts."""
 VARIANTS = {
     "default": {"editor": r_rome},
-    "no-kl": {"editor": r_rome, "hparams": r_rome.presets["default"].with_(kl_factor=0.0)},
-    "identity": {"editor": r_rome},
+    "mean-keys": {"editor": r_rome, "hparams": MEAN_KEYS},
+    "no-kl": {"editor": r_rome, "hparams": MEAN_KEYS.with_(kl_factor=0.0)},
+    "identity": {"editor": r_rome, "hparams": MEAN_KEYS},
     "code": {"editor": EDITORS["rome"], "hparams": EDITORS["rome"].presets["code"]},
 }
 
@@ -73,7 +76,7 @@ def run_essence(args: argparse.Namespace) -> None:
     model = mi.load(args.model)
     layer = 3 if args.layers is None else args.layers[0]
     moment = SecondMoment.collect(model, atlas.corpus(name=args.model), layer, max_tokens=MOMENT_TOKENS, progress=False)
-    hparams = r_rome.presets["default"]
+    hparams = MEAN_KEYS
     contexts = sample_contexts(model, hparams.context_lengths, seed=CONTEXT_SEED)
     rows = []
     for fact in facts_known_to_both(args.facts, args.seed):

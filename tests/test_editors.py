@@ -250,8 +250,9 @@ def test_a_sequence_owns_its_state() -> None:
     model = model_of()
 
     def start(name: str) -> EditSequence:
-        return EditSequence(model, EDITORS[name], [1], moments=moments(), contexts=CONTEXTS, hparams=quick(name))
+        return EditSequence(model, EDITORS[name], [1], moments=moments(), contexts=CONTEXTS, hparams=half)
 
+    half = quick("alphaedit", keys="half")
     one, other = start("alphaedit"), start("alphaedit")
     for request in REQUESTS:
         one.add([request])
@@ -265,7 +266,7 @@ def test_a_sequence_owns_its_state() -> None:
     assert one.after(2) == one.steps[0] | one.steps[1]
     with one.after(2).on(model):
         third = alphaedit(
-            model, REQUESTS[2:], [1], moments=moments(), contexts=CONTEXTS, hparams=quick("alphaedit"),
+            model, REQUESTS[2:], [1], moments=moments(), contexts=CONTEXTS, hparams=half,
             past=PastOf(one, 2),
         )  # fmt: skip
     assert gap(third.delta(1), one.steps[2].delta(1)) < 1e-10
@@ -402,7 +403,7 @@ def test_rome_reports_as_before_under_the_shared_protocol() -> None:
 def test_a_name_stands_for_one_method() -> None:
     """Own hyper-parameters do not turn one editor into another, and no preset says what its editor is not."""
     with pytest.raises(UsageError, match="hyper-parameters are of rome, not of r-rome; use that editor, or change"):
-        EDITORS["r-rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(steps=3))
+        EDITORS["r-rome"](model_of(), REQUESTS[:1], [1], moments=moments(), hparams=RomeHparams(keys="mixed"))
     for name, each in EDITORS.items():
         assert all(not preset.editors or name in preset.editors for preset in each.presets.values())
 
@@ -468,7 +469,7 @@ def test_values_of_something_else_are_refused() -> None:
         with pytest.raises(UsageError, match=f"was found for another {what}"):
             edit_by("memit", REQUESTS, layers=[1], values=wrong)
     with pytest.raises(UsageError, match="was found for another number of contexts"):
-        edit_by("memit", REQUESTS, layers=[1], values=edit_values("memit", contexts=None))
+        edit_by("memit", REQUESTS, layers=[1], values=edit_values("memit", contexts=CONTEXTS[:2]))
 
 
 def edit_values(name: str, layer: int = 1, contexts: Any = CONTEXTS) -> Any:

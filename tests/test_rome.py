@@ -121,7 +121,8 @@ def test_mixed_keys_are_exact_at_the_bare_key_and_mean_keys_at_the_mean(model: M
     code = rome(model, PROMPT, 1, moments=moments, target="Paris", preset="code", **FAST).report
     assert code.error_at_bare_key < 1e-5
     assert code.error_at_mean_key > 0.01
-    ours = r_rome(model, [EditRequest(PROMPT, "Paris")], [1], moments=moments, **FAST).report
+    mean = RomeHparams(keys="mean")
+    ours = r_rome(model, [EditRequest(PROMPT, "Paris")], [1], moments=moments, hparams=mean, **FAST).report
     assert isinstance(ours, RomeReport)
     assert ours.error_at_mean_key < 1e-5
     assert ours.error_at_bare_key > 0.01
@@ -141,7 +142,7 @@ def test_left_padding_tokenizers_change_nothing(moments: SecondMoment) -> None:
 def test_the_same_seed_gives_the_same_edit(model: Model, moments: SecondMoment) -> None:
     def make(seed: int) -> Any:
         torch.manual_seed(seed + 100)  # the global generator plays no part
-        hparams = RomeHparams(steps=2)
+        hparams = RomeHparams(steps=2, value_contexts=())
         return rome(model, PROMPT, 1, moments=moments, target="Paris", hparams=hparams, seed=seed, allow_disabling=True)
 
     assert make(0) == make(0)
@@ -223,7 +224,7 @@ def test_a_disabling_edit_is_refused(model: Model, moments: SecondMoment) -> Non
     with pytest.raises(MechinterpError, match="the change has .* times the norm of the matrix"):
         attempt(max_norm_ratio=1e-6)(contexts=CONTEXTS)
     with pytest.raises(MechinterpError, match="bare prompt's key has .* pass allow_disabling=True to get it"):
-        attempt(key_ratio_band=(0.999, 1.001))(contexts=CONTEXTS)
+        attempt(key_ratio_band=(0.999, 1.001), keys="mixed")(contexts=CONTEXTS)
     with pytest.raises(MechinterpError, match="after 'Marie Curie is a' the subject is another than before: KL"):
         attempt(max_essence=1e-9)(contexts=CONTEXTS)
     edit = attempt(max_disturbance=1e-3)(**FAST)
@@ -312,7 +313,8 @@ def test_presets_are_what_their_table_says() -> None:
     assert table["learning rate"].startswith(f"{ours.lr:g} of")
     assert table["KL factor"] == f"{ours.kl_factor:g}"
     assert table["weight decay"].startswith(f"{ours.weight_decay:g} ")
-    assert ours.keys == "mixed"
+    assert ours.keys == "bare"
+    assert table["contexts beside the bare prompt"].startswith(f"{len(ours.value_contexts) - 1} plain sentences")
 
 
 def test_the_paper_preset_runs(model: Model, moments: SecondMoment) -> None:
@@ -324,7 +326,7 @@ def test_the_paper_preset_runs(model: Model, moments: SecondMoment) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keys": "mend"}, "keys is 'mend'; choose one of mean, mixed"),
+        ({"keys": "mend"}, "keys is 'mend'; choose one of bare, mean, half, mixed"),
         ({"weight_decay_rule": "l1"}, "choose one of norm, squared, adam"),
         ({"kl_position": "first"}, "choose one of subject, last"),
         ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
@@ -404,7 +406,7 @@ def test_published_layers_are_data_with_a_source() -> None:
 
 def test_the_memory_is_the_models(model: Model, moments: SecondMoment) -> None:
     """The composition, spelt out: read k*, take v* from the report's edit, insert; the same change comes out."""
-    edit = rome(model, PROMPT, 1, moments=moments, target="Paris", **FAST)
+    edit = rome(model, PROMPT, 1, moments=moments, target="Paris", hparams=RomeHparams(keys="mean"), **FAST)
     memory = LinearMemory.of(model, 1, moments)
     keys = []
     for context in CONTEXTS:

@@ -426,14 +426,14 @@ def _merged(parts: Sequence[SecondMoment]) -> SecondMoment:
                 f"second moments of layer {first.layer} of model {short(first.model)} and of layer "
                 f"{part.layer} of model {short(part.model)} cannot be merged"
             )
+        if not part.from_text:
+            raise UsageError(f"{part} was not collected from text, so it has no weight next to others")
         if not _bounded_alike(part.bound, first.bound):
             raise UsageError(
                 f"of two second moments of layer {part.layer} the one shortens keys {_longer(first.bound)} and the "
                 f"other those {_longer(part.bound)}, so they are averages of different things; collect them with the "
                 "same towering= (--towering)"
             )
-        if not part.from_text:
-            raise UsageError(f"{part} was not collected from text, so it has no weight next to others")
     if len({part.texts for part in parts}) < len(parts):
         raise UsageError("two of these second moments are of the same texts, which would be counted twice; leave one")
     tokens = sum(part.tokens for part in parts)
