@@ -16,7 +16,6 @@ from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
 from . import choosing, options
 from .layer_moments import check_moments, layer_moments
-from .printing import print_report
 from .results import kept
 from .running import DEFAULT, Running, expanded
 from .screen import Console
@@ -149,6 +148,8 @@ def edit(
     failed = [report.reason for report in reports if not report.success] + refused
     console = Console()
     if len(steps) == 1:
+        from .printing import print_report
+
         print_report(console, made)
     else:
         for reason in refused:

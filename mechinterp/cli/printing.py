@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich import box
 from rich.table import Table as RichTable
 
@@ -13,6 +12,8 @@ from ..facts.spans import FIRST_SUBJECT, LAST, LAST_SUBJECT, MIDDLE_SUBJECT
 from .screen import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..editing import Edit
     from ..models.model import Model
 

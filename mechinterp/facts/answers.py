@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .encoding import encode, has_unknown, leaves_out, pieces
 from .words import check_answer, check_join, check_text, tail_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BORDERS = ("\n", ".", ":", "0", "\u3002")
 """What an answer is spelt behind to stand in the middle of a text; the first that merges with nothing is taken."""

@@ -3,10 +3,13 @@ their own, through `pieces`."""
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .words import check_spelling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Offsets = list[tuple[int, int]]
 """Character span [start, end) of each token; an empty one for a token that stands for no text."""

@@ -7,14 +7,16 @@ several bytes, a BOS token in front and any padding side cannot shift them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .answers import Continuation, continuation, lone_answer
 from .encoding import encode, has_unknown, leaves_out
 from .prompts import Prompt
 from .words import is_spaced_letter, occurrences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FIRST_SUBJECT = "first subject"
 MIDDLE_SUBJECT = "middle subject"
