@@ -15,6 +15,15 @@ from .evaluation.fluency import fluency
 from .evaluation.generation import Sampling, generate, generate_under_edits
 from .evaluation.knowing import known, some_known
 from .evaluation.metric_table import COUNTERFACT, METRICS, YAO_METRICS, ZSRE_METRICS, metric_table
+from .evaluation.multihop import (
+    HopQuestion,
+    Transcript,
+    mello_answer,
+    mello_answers,
+    memory_embedder,
+    read_hop_questions,
+    writer,
+)
 from .evaluation.portability import portability_of
 from .evaluation.questions import ask_facts
 from .evaluation.references import References, ReferenceText, atlas_references, read_references
@@ -59,12 +68,16 @@ __all__ = [
     "forecast_correlation",
     "generate",
     "generate_under_edits",
+    "HopQuestion",
     "indirect_effects",
     "Intervals",
     "known",
     "layer_summary",
     "Leaderboard",
     "leaderboard",
+    "mello_answer",
+    "mello_answers",
+    "memory_embedder",
     "metric_table",
     "METRICS",
     "plot_aie",
@@ -75,6 +88,7 @@ __all__ = [
     "plot_retention",
     "Portability",
     "portability_of",
+    "read_hop_questions",
     "read_references",
     "References",
     "ReferenceText",
@@ -87,7 +101,9 @@ __all__ = [
     "some_known",
     "summarise",
     "total_effects",
+    "Transcript",
     "window_against_singles",
+    "writer",
     "YAO_METRICS",
     "ZSRE_METRICS",
 ]

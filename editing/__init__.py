@@ -1,29 +1,37 @@
 """Edit what a model knows: an edit is a value that can be applied, undone, saved and composed."""
 
 from .editors.alphaedit import AlphaEditHparams, alphaedit
+from .editors.calinet import CalinetHparams, calinet
 from .editors.emmet import EmmetHparams, emmet
 from .editors.ft import ft, ft_l, ft_legacy
+from .editors.grace import GraceHparams, grace
 from .editors.hparam_files import PublishedHparams
+from .editors.ike import IkeHparams, ike
 from .editors.kn import KnHparams, kn, knowledge_neurons
 from .editors.many_facts import BatchHparams
 from .editors.memit import MemitHparams, memit
 from .editors.pmet import PmetHparams, pmet
 from .editors.protocol import Editor, Job, Made
+from .editors.recalling import RecallHparams, mello, memprompt
 from .editors.registry import EDITORS, editor, read_hparams
 from .editors.rome import r_rome, rome
 from .editors.rome_presets import PRESET_DIFFERENCES, RomeHparams
 from .editors.supplies import Options, Supplies
+from .editors.tpatcher import PatchHparams, tpatcher
 from .editors.ultraedit import UltraHparams, ultraedit
-from .edits.adapters import Codebook, Gated, Units
+from .editors.wise import WiseHparams, wise
+from .edits.adapters import Gated, Units
 from .edits.change import Change
+from .edits.codebook import Codebook
 from .edits.edit import Edit
 from .edits.factors import Factors
-from .edits.inputs import Demonstrations
+from .edits.inputs import Demonstrations, Recalled
 from .edits.provenance import Provenance
 from .edits.report import BatchReport, LayerChange, Outcome, RomeReport
 from .edits.request import EditRequest
 from .edits.routed import Routed
 from .edits.scopes import Mentions, Scope
+from .edits.side_memories import SideMemories
 from .edits.weights import WeightChange
 from .gradients.descent import FtHparams
 from .memory.linear_memory import LinearMemory
@@ -36,18 +44,23 @@ from .moments.spectrum import Repair
 from .rows.contexts import sample_contexts
 from .sequences.sequence import EditSequence
 from .sequences.singles import NotMade, edit_each
+from .stores.retrieval import Near, Spelled, Words
+from .stores.store import Entry, Store
 
 __all__ = [
     "alphaedit",
     "AlphaEditHparams",
     "BatchHparams",
     "BatchReport",
+    "calinet",
+    "CalinetHparams",
     "Change",
     "Codebook",
     "collect_moments",
     "Convergence",
     "Demonstrations",
     "Edit",
+    "Entry",
     "edit_each",
     "Editor",
     "editor",
@@ -62,6 +75,10 @@ __all__ = [
     "ft_legacy",
     "FtHparams",
     "Gated",
+    "grace",
+    "GraceHparams",
+    "ike",
+    "IkeHparams",
     "Job",
     "kn",
     "KnHparams",
@@ -70,18 +87,24 @@ __all__ = [
     "LinearMemory",
     "Look",
     "Made",
+    "mello",
     "memit",
     "MemitHparams",
+    "memprompt",
     "Mentions",
+    "Near",
     "NotMade",
     "NullSpace",
     "Options",
     "Outcome",
+    "PatchHparams",
     "pmet",
     "PmetHparams",
     "PRESET_DIFFERENCES",
     "Provenance",
     "PublishedHparams",
+    "Recalled",
+    "RecallHparams",
     "r_rome",
     "read_hparams",
     "read_published_moment",
@@ -93,11 +116,18 @@ __all__ = [
     "sample_contexts",
     "Scope",
     "SecondMoment",
+    "SideMemories",
+    "Spelled",
+    "Store",
     "Supplies",
+    "tpatcher",
     "ultraedit",
     "UltraHparams",
     "Units",
     "WeightChange",
+    "wise",
+    "WiseHparams",
+    "Words",
 ]
 
 

@@ -150,7 +150,8 @@ def test_every_editor_works_without_gradients_around_it(model: Model, name: str,
     assert found == wanted
     with found.on(model):  # what was made there can take part in gradients, and be baked
         made_by(model, "rome", C, EditRequest(OTHER, "rain"))
-    found.bake(model).undo()
+    if found.is_weights:
+        found.bake(model).undo()
 
 
 def test_models_and_inference_mode(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ FLOORS = (
     "mechinterp.patching.traces",
     "mechinterp.patching",
     "mechinterp.editing.hyperparameters",
+    "mechinterp.editing.stores",
     "mechinterp.editing.edits",
     "mechinterp.editing.moments",
     "mechinterp.editing.memory",

@@ -153,7 +153,12 @@ def looks(steps: int) -> list[int]:
 
 
 def _whole(edit: Edit) -> Edit:
-    """The same change in one part of no more rank than the matrix, so that a forward adds it in one go."""
+    """The same change in one part of no more rank than the matrix, so that a forward adds it in one go.
+
+    Changes of other kinds than weights stay the parts that they are.
+    """
+    if not edit.is_weights:
+        return edit
     first = edit.parts[0].provenance
     requests = tuple(request for part in edit.parts for request in part.provenance.requests)
     origin = Provenance(

@@ -11,14 +11,13 @@ ft-legacy   either with the published loss, which scores all target tokens after
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ...runs.progress import progress_bar
 from ..edits.factors import Factors
 from ..edits.report import BatchReport, RomeReport
 from ..edits.weights import WeightChange
 from ..gradients.descent import Course, FtHparams, descend
 from ..judging.many import Limits
+from ..judging.told import Went, told
 from .ft_presets import FT_L_PRESETS, FT_LEGACY_PRESETS, FT_PRESETS
 from .protocol import Editor, Job, Made
 
@@ -50,9 +49,10 @@ class FineTuning(Editor[FtHparams]):
 
     def judge(self, job: Job[FtHparams], made: Made, seconds: float) -> BatchReport | RomeReport:
         """With how the training of each request went."""
+        course: Course = made.notes
         report = super().judge(job, made, seconds)
-        assert isinstance(report, BatchReport)
-        return _told(report, made.notes)
+        pairs = zip(course.first, course.last, strict=True)
+        return told(report, [Went(first, last, course.steps) for first, last in pairs])
 
     def family_of(self, hparams: FtHparams) -> str:
         return "ft" if hparams.epsilon is None else "ft-l"
@@ -64,16 +64,6 @@ class FineTuning(Editor[FtHparams]):
 def _made(course: Course) -> Made:
     factors = {place: Factors.of_dense(delta) for place, delta in course.deltas.items()}
     return Made(WeightChange(factors), notes=course)
-
-
-def _told(report: BatchReport, course: Course) -> BatchReport:
-    """The report, with how the training of each request went."""
-    outcomes = []
-    for outcome, first, last in zip(report.outcomes, course.first, course.last, strict=True):
-        went = f"; {course.steps} steps brought its NLL from {first:.3f} to {last:.3f}"
-        reason = outcome.reason + went if outcome.reason else ""
-        outcomes.append(replace(outcome, reason=reason, nll_first=first, nll_last=last))
-    return replace(report, outcomes=tuple(outcomes))
 
 
 ft = FineTuning("ft", "Meng et al. 2022 (FT), but with the loss of all target tokens", FT_PRESETS)

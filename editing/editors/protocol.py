@@ -129,6 +129,8 @@ class Editor(ABC, Generic[H]):
     """Whether several requests can make one edit."""
     one_layer: ClassVar[bool] = False
     """Whether it writes one layer only."""
+    decoders_only: ClassVar[bool] = False
+    """Whether it refuses an encoder-decoder."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Of `MOMENTS` and `CONTEXTS`."""
 
@@ -163,6 +165,11 @@ class Editor(ABC, Generic[H]):
     def family_of(self, hparams: H) -> str:
         """Whose default layers it takes with these hyper-parameters."""
         return self.family
+
+    def usual_layers(self, model: Model, hparams: H) -> tuple[int, ...]:
+        """The layers it takes where none are given: the published ones of the model's family, or all."""
+        family = self.family_of(hparams)
+        return default_layers(model, family) if family else tuple(range(model.n_layers))
 
     def limits(self, hparams: H) -> Limits:
         """Beyond which an edit of this method is called disabling."""
@@ -222,6 +229,8 @@ class Editor(ABC, Generic[H]):
         if supplies.past is not None and not self.remembers:
             raise UsageError(f"{self.name} remembers nothing of earlier edits; leave past= out")
         chosen = self.chosen(preset, hparams, model)
+        if self.decoders_only and model.is_encoder_decoder:
+            model.arguments()  # says so
         at = self.layers(model, layers, chosen)
         moments: Mapping[int, SecondMoment] = {}
         if self.needs_moments:
@@ -313,8 +322,7 @@ class Editor(ABC, Generic[H]):
                 known for this model.
         """
         if given is None:
-            family = self.family_of(hparams)
-            chosen = default_layers(model, family) if family else tuple(range(model.n_layers))
+            chosen = self.usual_layers(model, hparams)
         else:
             chosen = wholes(given, "layers")
         index = tuple(sorted(model.layout.check_layers(chosen)))

@@ -8,19 +8,27 @@ from typing import Any
 from ...errors import UsageError
 from ...public import public
 from .alphaedit import alphaedit
+from .calinet import calinet
 from .emmet import emmet
 from .ft import ft, ft_l, ft_legacy
+from .grace import grace
 from .hparam_files import PublishedHparams, editor_of, read_file
+from .ike import ike
 from .kn import kn
 from .memit import memit
 from .pmet import pmet
 from .protocol import Editor
+from .recalling import mello, memprompt
 from .rome import ROME, r_rome
+from .tpatcher import tpatcher
 from .ultraedit import ultraedit
+from .wise import wise
 
-EDITORS: dict[str, Editor[Any]] = {
-    one.name: one for one in (ROME, r_rome, emmet, memit, alphaedit, pmet, ultraedit, ft, ft_l, ft_legacy, kn)
-}
+_ALL: tuple[Editor[Any], ...] = (
+    ROME, r_rome, emmet, memit, alphaedit, pmet, ultraedit, ft, ft_l, ft_legacy, kn,
+    grace, ike, memprompt, mello, tpatcher, calinet, wise,
+)  # fmt: skip
+EDITORS: dict[str, Editor[Any]] = {one.name: one for one in _ALL}
 """All editors, in the order of tables."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from ...errors import UsageError
+from ...facts.prompts import Fact
 from ...given import flag, several, values_of
 from ...models.model import Model
 from ..edits.request import Asked
@@ -28,6 +29,8 @@ class Given(TypedDict, total=False):
     values: Sequence[Value] | None
     templates: Mapping[str, Sequence[str]]
     perplexity_texts: Sequence[str]
+    texts: Sequence[str] | None
+    demonstrations: Sequence[Fact] | None
     seed: int
     force: bool
     progress: bool
@@ -47,6 +50,9 @@ class Supplies:
         values: v* of each request, where they are known (`values_of`).
         templates: relation -> further templates of it, for knowledge neurons.
         perplexity_texts: texts whose perplexity a ROME edit must not raise by much.
+        texts: running text that an edit is to leave alone (T-Patcher's memory, WISE's irrelevant prompts); None: of a
+            bundled model its own, of another one sampled from it.
+        demonstrations: facts that show how an edit is to be read (IKE); None: of a bundled model its own.
     """
 
     moments: Moments | None = None
@@ -55,6 +61,8 @@ class Supplies:
     values: Sequence[Value] | None = None
     templates: Mapping[str, Sequence[str]] = field(default_factory=dict)
     perplexity_texts: Sequence[str] = ()
+    texts: Sequence[str] | None = None
+    demonstrations: Sequence[Fact] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
-"""Changes of activations: units added to an MLP, a codebook that replaces outputs, a side memory behind a threshold.
+"""Changes of activations: units added to an MLP, a side memory behind a threshold.
 
-All are hooks on the plain matrices of an MLP, so that they agree with an edit of weights under every other
-intervention.  The last two answer whole prompts: what they decide depends on a prompt's own tokens alone, not on what
-is fed after it, on padding or on other rows, and is kept while text goes on (`models.asking`).
+Both are hooks on the plain matrices of an MLP, so that they agree with an edit of weights under every other
+intervention.  A side memory answers whole prompts, as a codebook does (`codebook.py`).
 
-Sources: Huang et al. 2023 (T-Patcher) and Dong et al. 2022 (CaliNET): units; Hartvigsen et al. 2023 (GRACE): codebook;
-Wang et al. 2024 (WISE): side memory.
+Sources: Huang et al. 2023 (T-Patcher) and Dong et al. 2022 (CaliNET): units; Wang et al. 2024 (WISE): side memory.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from ...errors import UsageError
 from ...models.asking import deciding
 from ...models.layout import DOWN, UP
 from ...models.model import Model
-from .change import ACTIVATIONS, Change
+from .change import ACTIVATIONS, Change, check_width
 from .factors import Factors
 from .where import Rows, Where
 
@@ -69,7 +67,7 @@ class Units(Change):
         return (self.layer,)
 
     def check(self, model: Model, made_for: str = "") -> None:
-        _check_width("units", self.keys.shape[1], model.d_model, made_for)
+        check_width("units", self.keys.shape[1], model.d_model, made_for)
         is_gated = model.layout.is_gated(self.layer)
         if is_gated != (self.gated is not None):
             raise UsageError(
@@ -100,96 +98,6 @@ class Units(Change):
             stack.callback(model.layout.mlp_projection(UP, self.layer).register_forward_pre_hook(see).remove)
             stack.callback(model.layout.mlp_projection(DOWN, self.layer).register_forward_hook(add).remove)
             yield model
-
-
-REPLACED = ("query", "before", "all")
-"""What a codebook replaces: the output at the prompt's last token, at those before it, or at all."""
-
-
-@dataclass(frozen=True, eq=False)
-class Codebook(Change):
-    """Outputs of one matrix that are replaced where a prompt's query is near a key.
-
-    The query is what enters the matrix at the prompt's last token; the nearest key (Euclidean) answers if the query
-    lies within its radius.
-
-    Args:
-        layer: which.
-        matrix: "up" or "down": whose inputs are keys and whose outputs are replaced.
-        keys: of each entry.
-        radii: how far each reaches.
-        values: what it puts in place of the output.
-        replaces: where: one of `REPLACED`.
-    """
-
-    kind = "codebook"
-    acts_on = ACTIVATIONS
-
-    layer: int
-    matrix: str
-    keys: Float[Tensor, "_entry d_in"]
-    radii: Float[Tensor, " _entry"]
-    values: Float[Tensor, "_entry d_out"]
-    replaces: str = "query"
-
-    def __post_init__(self) -> None:
-        if self.replaces not in REPLACED:
-            raise UsageError(f"replaces={self.replaces!r} is nothing a codebook can replace; choose {REPLACED}")
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        return {"keys": self.keys, "radii": self.radii, "values": self.values}
-
-    @property
-    def header(self) -> dict[str, Any]:
-        return {"layer": self.layer, "matrix": self.matrix, "replaces": self.replaces}
-
-    @classmethod
-    def read(cls, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Self:
-        return cls(keys=tensors["keys"], radii=tensors["radii"], values=tensors["values"], **header)
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return (self.layer,)
-
-    def check(self, model: Model, made_for: str = "") -> None:
-        width = model.layout.mlp_matrix(self.matrix, self.layer).shape[0]
-        _check_width("codebook", self.keys.shape[1], int(width), made_for)
-
-    @contextmanager
-    def on(self, model: Model, where: Where | None = None) -> Iterator[Model]:
-        with ExitStack() as stack:
-            rows = Rows(model, self.layer, where, stack)
-
-            def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                entering, leaving = rows.apart(args[0]), rows.apart(output)
-                entry, ends = rows.decided(lambda ends: self._entries(entering, ends))
-                position = torch.arange(leaving.shape[1], device=leaving.device)
-                end = torch.full_like(entry, -1) if ends is None else ends.to(leaving.device)
-                reached = {
-                    "query": position == end[:, None],
-                    "before": position < end[:, None],
-                    "all": position >= 0,
-                }[self.replaces]
-                hit = rows.among_meant((entry >= 0)[:, None] & reached)
-                if not bool(hit.any()):
-                    return output
-                values = self.values.to(leaving)[entry.clamp(min=0)][:, None]
-                return torch.where(hit[..., None], values, leaving).reshape(output.shape)
-
-            projection = model.layout.mlp_projection(self.matrix, self.layer)
-            stack.enter_context(deciding(model))
-            stack.callback(projection.register_forward_hook(replace).remove)
-            yield model
-
-    def _entries(self, entering: Float[Tensor, "row pos d_in"], ends: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
-        """The entry that answers each row's query, -1 where none does."""
-        where = ends.to(entering.device)
-        query = entering[torch.arange(len(where), device=where.device), where].double()
-        if not len(self.keys):
-            return torch.full_like(where, -1)
-        apart, nearest = torch.cdist(query, self.keys.to(query)).min(1)
-        return torch.where(apart <= self.radii.to(query)[nearest], nearest, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +139,7 @@ class Gated(Change):
 
     def check(self, model: Model, made_for: str = "") -> None:
         width = model.layout.mlp_matrix(self.matrix, self.layer).shape[0]
-        _check_width("side memory", self.factors.u.shape[1], int(width), made_for)
+        check_width("side memory", self.factors.u.shape[1], int(width), made_for)
 
     @contextmanager
     def on(self, model: Model, where: Where | None = None) -> Iterator[Model]:
@@ -254,11 +162,3 @@ class Gated(Change):
         real = torch.arange(change.shape[1], device=change.device) <= ends.to(change.device)[:, None]
         size = change.double().norm(dim=-1) * real
         return size.sum(1) / real.sum(1) >= self.threshold
-
-
-def _check_width(what: str, own: int, width: int, made_for: str) -> None:
-    if own != width:
-        raise UsageError(
-            f"the {what} of this edit answers to vectors of {own} numbers, but this model has {width} there; it "
-            f"belongs to {made_for or 'another model'}"
-        )

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import ClassVar
 
+from ...errors import UsageError
 from ...models.model import Model
 from ...runs.hashing import tensor_hash
 from .stored import Stored
@@ -66,3 +67,16 @@ class Change(Stored):
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def check_width(what: str, own: int, width: int, made_for: str) -> None:
+    """Refuse a model in which something else enters where a change listens.
+
+    Raises:
+        UsageError: it answers to vectors of another width.
+    """
+    if own != width:
+        raise UsageError(
+            f"the {what} of this edit answers to vectors of {own} numbers, but this model has {width} there; it "
+            f"belongs to {made_for or 'another model'}"
+        )

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...models.asking import deciding, prompt_ends
 from ...models.model import Model
-from .adapters import Codebook, Gated, Units
+from .adapters import Gated, Units
 from .change import ANSWERS, Change
+from .codebook import Codebook
 from .scopes import Scope, read_scope
 from .weights import WeightChange
 

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from ...facts.prompts import Prompt
 from ...runs.tensors import read_tensors, write_tensors
-from .adapters import Codebook, Gated, Units
+from .adapters import Gated, Units
 from .change import Change
-from .inputs import Demonstrations
+from .codebook import Codebook
+from .inputs import Demonstrations, Recalled
 from .provenance import Part, Provenance
 from .report import BatchReport, EssenceDrift, LayerChange, LossTerms, Outcome, RomeReport
 from .request import EditRequest
 from .routed import Routed
+from .side_memories import SideMemories
 from .weights import WeightChange
 
 _KIND = "edit"
-_KINDS = (WeightChange, Units, Codebook, Gated, Demonstrations, Routed)
+_KINDS = (WeightChange, Units, Codebook, Gated, Demonstrations, Recalled, Routed, SideMemories)
 _CHANGES: dict[str, type[Change]] = {change.kind: change for change in _KINDS}
 """Every kind of change, by its name in files."""
 

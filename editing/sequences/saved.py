@@ -14,7 +14,10 @@ from ...errors import UsageError
 from ...models.model import Model
 from ...runs.hashing import short
 from ...runs.tensors import read_tensors, write_tensors
+from ..editors.grace_entries import Entries
 from ..editors.supplies import Moments
+from ..editors.tpatcher import PatchMemory
+from ..editors.wise import WiseState
 from ..edits.edit import Edit
 from ..edits.saved import packed, unpacked
 from ..gradients.signals import LifelongStatistics
@@ -22,7 +25,7 @@ from ..memory.past_keys import PastKeys
 from ..moments.moments import SecondMoment
 
 _KIND = "sequence of edits"
-_MEMORIES = {one.__name__: one for one in (PastKeys, LifelongStatistics)}
+_MEMORIES = {one.__name__: one for one in (PastKeys, LifelongStatistics, Entries, PatchMemory, WiseState)}
 """What editors remember, by name: each gives its tensors and is made of them again."""
 
 

@@ -6,13 +6,18 @@ from collections.abc import Callable
 
 import torch
 
-from mechinterp.editing.edits.adapters import Codebook, Gated, Units
+from mechinterp.editing.edits.adapters import Gated, Units
 from mechinterp.editing.edits.change import Change
+from mechinterp.editing.edits.codebook import Codebook
 from mechinterp.editing.edits.factors import Factors
-from mechinterp.editing.edits.inputs import Demonstrations
+from mechinterp.editing.edits.inputs import Demonstrations, Recalled
 from mechinterp.editing.edits.routed import Routed
 from mechinterp.editing.edits.scopes import Mentions
+from mechinterp.editing.edits.side_memories import SideMemories
 from mechinterp.editing.edits.weights import WeightChange
+from mechinterp.editing.stores.embedding import of_model
+from mechinterp.editing.stores.retrieval import Near, Spelled
+from mechinterp.editing.stores.store import Store
 from mechinterp.models.model import Model
 from mechinterp.patching.plain.executor import forward
 
@@ -73,6 +78,25 @@ def routed(model: Model, seed: int = 0) -> Routed:
     return Routed(Mentions(("Marie",)), weights(model, seed))
 
 
+def side_memories(model: Model, seed: int = 0) -> SideMemories:
+    """A second matrix as in `gated`, and a third that would answer nobody."""
+    one = gated(model, seed)
+    delta, never = one.factors.dense, float("inf")
+    thresholds = torch.tensor([one.threshold, never])
+    return SideMemories(LAYER, "down", torch.stack([delta, -delta]), thresholds, group="a")
+
+
+def recalled(model: Model) -> Recalled:
+    """A memory of what was said about Marie's birth, found by its letters."""
+    return Recalled(Store().with_entry(INSIDE, "Marie lives in Rome."), Spelled())
+
+
+def recalled_by_meaning(model: Model) -> Recalled:
+    """The same, found by what the model itself makes of it."""
+    vector = of_model(model, [INSIDE], LAYER)[0]
+    return Recalled(Store().with_entry(INSIDE, "Marie lives in Rome.", vector), Near(layer=LAYER, above=0.999))
+
+
 CHANGES: dict[str, Callable[[Model], Change]] = {
     "weights": weights,
     "units": units,
@@ -81,6 +105,9 @@ CHANGES: dict[str, Callable[[Model], Change]] = {
     "codebook, all": lambda model: codebook(model, replaces="all"),
     "gated": gated,
     "demonstrations": lambda model: Demonstrations("Marie lives in Rome. {}", Mentions(("Marie",))),
+    "side memories": side_memories,
+    "recalled": recalled,
+    "recalled by meaning": recalled_by_meaning,
     "routed weights": routed,
     "routed units": lambda model: Routed(Mentions(("Marie",)), units(model)),
     "routed codebook": lambda model: Routed(Mentions(("Marie",)), codebook(model)),
@@ -98,6 +125,10 @@ EMPTY: dict[str, Callable[[Model], Change]] = {
     ),
     "gated": lambda model: Gated(LAYER, "down", weights(model).factors["down", LAYER], float("inf")),
     "demonstrations": lambda model: Demonstrations("{}"),
+    "side memories": lambda model: SideMemories(
+        LAYER, "down", torch.zeros(0, model.d_mlp, model.d_model), torch.zeros(0)
+    ),
+    "recalled": lambda model: Recalled(Store(), Spelled()),
     "routed": lambda model: Routed(Mentions(()), weights(model)),
 }
 """Those that hold nothing."""
