@@ -45,8 +45,10 @@ def scored(model: Any, name: str, facts: Sequence[Fact], settings: Mapping[str, 
     given = {key: value for key, value in settings.items() if key != "layers"}
     hparams = method.presets["default"].with_(**given)
     made = edit_each(model, method, facts, settings.get("layers"), hparams=hparams, progress=False)
-    summary = evaluate_edits(model, made, facts, metrics=METRICS, progress=False).summary
-    return {str(row["metric"]): float(row["value"]) for _, row in summary.iterrows() if row["metric"] in METRICS}
+    records = evaluate_edits(model, made, facts, metrics=METRICS[:3], progress=False).records
+    after = records[records["stage"] == "after"].groupby("metric")["value"].mean()
+    found = {name: float(100 * after[name]) for name in METRICS[:3]}
+    return found | {"S": 3 / sum(1 / max(value, 1e-9) for value in found.values())}
 
 
 def main() -> None:
