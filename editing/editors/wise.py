@@ -286,7 +286,7 @@ def _edited(
     if not hparams.published_rows:  # how much the memory changes the prompt as it is asked, once it is trained
         inside = train_side(model, rows, replace(rules, steps=1, lr=0.0, decay=0.0), delta, trained, whole).inside[:1]
     went = Went(course.answers[0], course.answers[-1], len(course.answers)) if course.answers else Went(0.0, 0.0, 0)
-    return state.edited(delta, float(inside.min()), hparams), went
+    return state.edited(delta, float(inside.mean()), hparams), went
 
 
 def side_rows(
