@@ -6,7 +6,7 @@ from .damage.forecast import forecast
 from .damage.forecast_correlation import forecast_correlation
 from .effects.averages import average_indirect_effects, average_total_effect, difference_of_effects
 from .effects.diagnostics import Finding, diagnose
-from .effects.effects import indirect_effects, role_effects, total_effects
+from .effects.effects import ablation_effects, indirect_effects, role_effects, total_effects
 from .effects.windows import window_against_singles
 from .evaluation.comparison import compare
 from .evaluation.edit_metrics import summarise
@@ -45,6 +45,7 @@ from .trials.sweep import edit_by_layer, layer_summary
 __all__ = [
     "ask_facts",
     "atlas_references",
+    "ablation_effects",
     "average_indirect_effects",
     "average_total_effect",
     "bootstrap_band",

@@ -4,9 +4,11 @@ A program is a set of writes joined with `|`; `run` runs one on prompts, `trace`
 """
 
 from .algebra.noise import Gaussian, PublishedNoise, Uniform
+from .algebra.own import OwnSource, Place
 from .algebra.positions import Position, after_subject, at, every, everywhere, further, here, last, subject
-from .algebra.programs import Program, Run, add, corrupt, nothing, restore, sever
+from .algebra.programs import Program, Run, ablate, add, corrupt, nothing, restore, sever
 from .algebra.recipes import causal_tracing
+from .algebra.sentences import OtherPrompt, OtherSubject, Resample
 from .algebra.sites import (
     Component,
     Site,
@@ -24,10 +26,11 @@ from .algebra.sites import (
     v,
     z,
 )
-from .algebra.sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Zero
+from .algebra.sources import Clean, Corrupted, Delta, Given, Mean, Zero
 from .exact.price import Price
 from .plain.executor import Forward, HookWrite, forward
 from .plain.metrics import METRICS
+from .plain.own_metrics import Metric
 from .plain.running import Result, read, run
 from .plain.sigma import embedding_sigma
 from .traces.explain import Explanation, explain
@@ -36,6 +39,7 @@ from .traces.table import Table
 from .traces.tracing import Interrupted, run_plan, trace
 
 __all__ = [
+    "ablate",
     "add",
     "after_subject",
     "at",
@@ -64,12 +68,16 @@ __all__ = [
     "k",
     "last",
     "Mean",
+    "Metric",
     "METRICS",
     "mlp",
     "mlp_key",
     "mlp_value",
     "nothing",
+    "OtherPrompt",
     "OtherSubject",
+    "OwnSource",
+    "Place",
     "Plan",
     "plan",
     "Position",
@@ -78,6 +86,7 @@ __all__ = [
     "PublishedNoise",
     "q",
     "read",
+    "Resample",
     "resid",
     "resid_mid",
     "resid_pre",

@@ -14,12 +14,13 @@ from support.strategies import prompts
 from support.tables import assert_same, spreads
 from support.zoo import WIDTH, small_model
 
-from mechinterp import Prompt, trace
+from mechinterp import Model, Prompt, trace
 from mechinterp.patching import (
     Corrupted,
     Gaussian,
     Given,
     Mean,
+    Place,
     Position,
     Program,
     PublishedNoise,
@@ -45,6 +46,7 @@ from mechinterp.patching import (
     subject,
     z,
 )
+from mechinterp.patching.algebra.own import source_of
 from mechinterp.patching.algebra.sources import Source
 
 # Thousands of short calls: checking the types of each would take ten times as long as the calls.
@@ -57,6 +59,15 @@ TIGHT = "500KB"
 
 WHERE: list[Position] = [subject, subject[0], subject[-1], last, at(0), at(1), at(-2), everywhere, everywhere[1:]]
 
+
+class ByToken:
+    """A source of the user's own: another value for each token."""
+
+    def values(self, model: Model, prompt: Prompt, site: Place, draw: int) -> torch.Tensor:
+        tokens = torch.tensor(site.positions).view(-1, *[1] * (len(site.shape) - 1))
+        return torch.sin(tokens + 1.0).expand(site.shape)
+
+
 NOISES: list[Source] = [
     Gaussian(draws=DRAWS),
     Gaussian(1.0, draws=DRAWS, seed=1),
@@ -67,6 +78,8 @@ FIXED: list[Source] = [
     Zero(),
     Mean(("ada lives in rome", "the old town")),
     Given(torch.linspace(-1, 1, WIDTH)),
+    source_of(ByToken(), ""),
+    Mean(tuple(" ".join(["ada lives in rome"] * k) for k in (2, 3)), by="position"),
 ]
 
 PLAIN = [

@@ -18,9 +18,12 @@ from mechinterp.patching import (
     METRICS,
     Gaussian,
     Given,
+    Mean,
+    OtherPrompt,
     Program,
     Result,
     Zero,
+    ablate,
     at,
     attn,
     corrupt,
@@ -295,3 +298,32 @@ def test_noise_goes_on_top_of_a_replacement_and_under_a_restore_whatever_the_hoo
     result = run(model, PROMPT, noise | restore(resid[1] @ last))
     assert differs(result)
     assert_same(result.patched, result.clean)
+
+
+@settings(max_examples=10)
+@given(kinds, prompts(), several_sites(), st.sampled_from(["position", "role"]))
+def test_ablating_with_the_prompts_own_sentence_gives_the_clean_run(
+    kind: str, prompt: Prompt, chosen: list, by: str
+) -> None:
+    model = double(kind)
+    for source in (OtherPrompt(prompt, by=by), Mean([prompt], by="position")):
+        program = nothing
+        for site in chosen:
+            program |= ablate(site, source)
+        result = run(model, prompt, program)
+        assert_same(result.patched, result.clean)
+        assert not result.changed
+
+
+@settings(max_examples=10)
+@given(kinds, prompts(), several_sites())
+def test_an_ablation_is_a_write_into_the_clean_run(kind: str, prompt: Prompt, chosen: list) -> None:
+    model = double(kind)
+    ablated, restored = nothing, nothing
+    for site in chosen:
+        ablated |= ablate(site, Zero())
+        restored |= restore(site, Zero())
+    one, other = run(model, prompt, ablated), run(model, prompt, restored)
+    assert_same(one.patched, other.patched, 0)
+    assert_same(one.corrupted, one.clean, 0)
+    assert one.ablation_effect == one.prob[0] - one.clean.prob[0] == other.indirect_effect

@@ -104,7 +104,8 @@ def test_the_mean_over_the_embeddings(model: Model) -> None:
 
 
 def test_a_mean_is_measured_once_for_a_whole_grid(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mechinterp.patching.plain.session as session_module
+    import mechinterp.patching.plain.means as means
+    import mechinterp.patching.plain.others as others
 
     calls = []
 
@@ -112,7 +113,8 @@ def test_a_mean_is_measured_once_for_a_whole_grid(model: Model, monkeypatch: pyt
         calls.append(1)
         return forward(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(session_module, "forward", counted)
+    for module in (means, others):
+        monkeypatch.setattr(module, "forward", counted)
     other = PROMPT.with_answer("oslo turku")
     texts = ("cy was", "dee works")
     trace(model, [other], restore(mlp.each @ every, Mean(texts)), engine="plain", progress=False)
@@ -288,15 +290,17 @@ def test_sources_say_what_they_are() -> None:
         "Gaussian(sigmas=2, draws=5, seed=1)": Gaussian(2, draws=5, seed=1),
         "Uniform(level=0.5, draws=10, seed=0)": Uniform(level=0.5),
         "Zero()": Zero(),
-        "Mean(2 texts)": Mean(("a", "b")),
         "clean run": Clean(),
         "corrupted run": Corrupted(),
         "run of (restore(mlp @ last))": Run(restore(mlp @ last)),
-        "Delta((3,))": Delta(torch.zeros(3)),
     }
     for text, source in texts.items():
         assert str(source) == text
     assert str(Given(torch.zeros(2, 3))).startswith("Given((2, 3), ")
+    assert str(Mean(("a", "b"))).startswith("Mean(2 texts, ")
+    assert str(Delta(torch.zeros(3))).startswith("Delta((3,), ")
+    assert str(Delta(torch.zeros(3))) != str(Delta(torch.ones(3)))
+    assert str(Mean(("a", "b"))) != str(Mean(("a", "c")))
 
 
 def test_every_delta_is_its_own() -> None:

@@ -75,6 +75,8 @@ def _clean_predictions(table: Table) -> list[Finding]:
 
 
 def _total_effects(table: Table) -> list[Finding]:
+    if not (table.frame["run"] != "ablated").all():  # nothing is restored, and nothing was to be lost before
+        return []
     totals = total_effects(table)
     effect, floor = totals["total_effect"], NOISE_FLOOR * totals["se"].fillna(0.0)
     weak = totals[(effect < SMALL_TOTAL_EFFECT) | (effect < floor)]

@@ -4,6 +4,7 @@ With P the metric (probability of the answer, say), following Meng et al. 2022 (
 
 - total effect          TE = P(clean) - P(corrupted)
 - indirect effect       IE = P(corrupted, one site restored) - P(corrupted)
+- effect of an ablation      P(clean, one site ablated) - P(clean), below 0 where the site spoke for the answer
 
 Each draw of noise is its own pair: the restored run is compared with the corrupted run of the same prompt
 *and the same draw*, then draws are averaged.  Pairing leaves the mean as it is and shows the honest noise of
@@ -18,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import MechinterpError, UsageError
-from ...patching.plain.metrics import METRICS
-from ...patching.traces.table import Table
+from ...patching.traces.table import CELLS, Table
 from ...public import public
 
 SITE = ["component", "severed", "window"]
@@ -50,26 +50,31 @@ def total_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
 def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = None) -> pd.DataFrame:
     """One row per prompt and restored site: the indirect effect at every position and layer.
 
+    Of a table of ablations, one row per ablated site: ablated minus clean (see `ablation_effects`).
+
     Columns: prompt, relation, component, severed, window, position, token, role, layer, effect, se (standard
     error over draws, paired), draws.
 
     Args:
         table: the long table of a trace.
-        metric: one of its columns: "prob", "log_prob", "logit_diff", "rank", "kl".
+        metric: one of its columns: "prob", "log_prob", "logit_diff", "rank", "kl", or one of the user's own.
         prompt: only this prompt; all by default.
 
     Raises:
         UsageError: no such metric or prompt.
         MechinterpError: a restored run without the corrupted run of its draw.
     """
-    _, corrupted = baselines(table, metric)
-    patched = table.frame[table.frame["run"] == "patched"]
+    clean, corrupted = baselines(table, metric)
+    patched = table.frame[table.frame["run"].isin(CELLS)]
     if prompt is not None:
         known = table.frame["prompt"].unique()
         if prompt not in known:
             raise UsageError(f"no prompt {prompt!r} in the table; it has {_some(known)}")
         patched = patched[patched["prompt"] == prompt]
     paired = patched.merge(corrupted, on=["prompt", "draw"], how="left", indicator=True, validate="many_to_one")
+    ablated = paired["run"] == "ablated"
+    paired.loc[ablated, "corrupted"] = paired["prompt"].map(clean.set_index("prompt")["clean"])[ablated]
+    paired.loc[ablated, "_merge"] = "both"
     if (paired["_merge"] != "both").any():
         lost = paired[paired["_merge"] != "both"].iloc[0]
         raise MechinterpError(
@@ -81,6 +86,24 @@ def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = No
     grouped = paired.groupby(cell, sort=False, observed=True, dropna=False)["effect"]
     frame = pd.DataFrame({"effect": _strict_mean(grouped), "se": grouped.sem(), "draws": grouped.size()})
     return frame.reset_index()
+
+
+@public
+def ablation_effects(table: Table, metric: str = "prob", prompt: str | None = None) -> pd.DataFrame:
+    """One row per prompt and ablated site: ablated minus clean, and which way the metric goes.
+
+    Columns as of `indirect_effects`, and direction: "falls", "rises" or "stays".
+
+    Raises:
+        UsageError: nothing was ablated; no such metric or prompt.
+    """
+    ablated = table.frame["run"] == "ablated"
+    if not ablated.any():
+        raise UsageError("nothing was ablated in this table; trace a program with ablate(), or take indirect_effects()")
+    rest = table.frame[ablated | (table.frame["run"] != "patched")]
+    frame = indirect_effects(Table(rest, table.meta), metric, prompt)
+    names = np.select([frame["effect"] < 0, frame["effect"] > 0], ["falls", "rises"], "stays")
+    return frame.assign(direction=names)
 
 
 @public
@@ -99,8 +122,8 @@ def role_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
 def baselines(table: Table, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The clean row of every prompt, and the corrupted rows of every prompt and draw, as one metric each."""
     frame = table.frame
-    if metric not in METRICS or metric not in frame.columns:
-        present = [name for name in METRICS if name in frame.columns]
+    if metric not in table.metrics or metric not in frame.columns:
+        present = [name for name in table.metrics if name in frame.columns]
         raise UsageError(f"no metric {metric!r} in the table; it has {', '.join(present)}")
     clean = frame.loc[frame["run"] == "clean", ["prompt", "relation", metric]].drop_duplicates()
     corrupted = frame.loc[frame["run"] == "corrupted", ["prompt", "draw", metric]].drop_duplicates()

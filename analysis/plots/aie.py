@@ -25,12 +25,12 @@ from ..intervals import with_interval
 from .style import (
     COMPONENT_COLOURS,
     COMPONENT_NAMES,
-    METRIC_NAMES,
     SEVERED_COLOURS,
     SEVERED_DASHES,
     SEVERED_NAMES,
     footnote,
     interval_note,
+    metric_name,
     new_figure,
     plain,
     provenance,
@@ -82,6 +82,7 @@ def plot_aie(
     if with_severed:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.75 * columns, 4.2])[0]
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    called = metric_name(metric, known)
     for axes, role in zip(panels, roles, strict=False):
         _role_panel(axes, whole[whole["role"] == role], role)
         if sums is not None:
@@ -94,10 +95,10 @@ def plot_aie(
     handles, labels = _legend(panels[: len(roles)])
     left.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=9, frameon=False)
     for axes in panels[: len(roles) : columns]:
-        axes.set_ylabel(f"AIE: {METRIC_NAMES[metric]}", fontsize=8)
+        axes.set_ylabel(f"AIE: {called}", fontsize=8)
     if right is not None:
-        _severed_panel(right.subplots(), severed, metric)
-    figure.suptitle(_title(known, effects, total, metric, level), fontsize=10)
+        _severed_panel(right.subplots(), severed, called)
+    figure.suptitle(_title(known, effects, total, called, level), fontsize=10)
     footnote(figure, known)
     return figure
 
@@ -123,7 +124,7 @@ def _sums(axes: Axes, sums: pd.DataFrame) -> None:
         axes.plot(line["layer"], line["sum_of_singles"], color=colour, label=label, lw=1.0, ls=(0, (1, 1.5)))
 
 
-def _severed_panel(axes: Axes, part: pd.DataFrame, metric: str) -> None:
+def _severed_panel(axes: Axes, part: pd.DataFrame, called: str) -> None:
     present = set(part["severed"])
     for variant in [*(known for known in SEVERED_NAMES if known in present), *sorted(present - set(SEVERED_NAMES))]:
         name = SEVERED_NAMES.get(variant, f"{variant} severed")
@@ -131,7 +132,7 @@ def _severed_panel(axes: Axes, part: pd.DataFrame, metric: str) -> None:
         draw_line(axes, part[part["severed"] == variant], colour, name, dashes)
     axes.set_title(f"residual state restored at the {SEVERED_ROLE} token (own scale)", fontsize=9)
     axes.set_xlabel("layer", fontsize=9)
-    axes.set_ylabel(f"AIE: {METRIC_NAMES[metric]}", fontsize=9)
+    axes.set_ylabel(f"AIE: {called}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
 
 
@@ -156,9 +157,9 @@ def _legend(panels: Any) -> tuple[list[Any], list[str]]:
 
 
 def _title(
-    meta: Mapping[str, Any], effects: pd.DataFrame, total: pd.DataFrame | None, metric: str, level: float
+    meta: Mapping[str, Any], effects: pd.DataFrame, total: pd.DataFrame | None, called: str, level: float
 ) -> str:
-    lines = [f"Average indirect effect (AIE) of restoring one site: {METRIC_NAMES[metric]}"]
+    lines = [f"Average indirect effect (AIE) of restoring one site: {called}"]
     prompts = int(effects["n_given"].max())
     lines.append(provenance(meta, prompts))
     shaded = interval_note("shaded", effects, level, prompts, "prompt")

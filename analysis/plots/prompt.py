@@ -18,10 +18,10 @@ from ..effects.effects import indirect_effects, total_effects
 from .style import (
     COMPONENT_COLOURS,
     COMPONENT_NAMES,
-    METRIC_NAMES,
     SEVERED_NAMES,
     drawable,
     footnote,
+    metric_name,
     new_figure,
     provenance,
     sequential,
@@ -56,12 +56,13 @@ def plot_prompt(table: Table, prompt: str, metric: str = "prob", *, severed: str
     n_tokens = effects["position"].nunique()
     figure = new_figure(4.3 * len(sites) + 0.6, 1.9 + 0.27 * n_tokens)
     panels = figure.subplots(1, len(sites), squeeze=False, sharey=True)[0]
+    called = metric_name(metric, table.meta)
     for axes, (component, window) in zip(panels, sites, strict=True):
         part = effects[(effects["component"] == component) & (effects["window"] == window)]
-        _panel(figure, axes, part, component, window, metric, float(total["corrupted"]), float(total["clean"]))
+        _panel(figure, axes, part, component, window, called, float(total["corrupted"]), float(total["clean"]))
     cut = "" if severed == "none" else f"  ·  {SEVERED_NAMES.get(severed, severed + ' severed')}"
     made = provenance({**table.meta, "window": None}) + cut
-    title = figure.suptitle(f"{_sentence(effects)}\n{made}", fontsize=10)
+    title = figure.suptitle(f"{_sentence(effects)}{_compared(table, prompt)}\n{made}", fontsize=10)
     title.set_parse_math(False)
     footnote(figure, table.meta)
     return figure
@@ -73,7 +74,7 @@ def _panel(
     part: pd.DataFrame,
     component: str,
     window: int,
-    metric: str,
+    called: str,
     low: float,
     high: float,
 ) -> None:
@@ -103,7 +104,15 @@ def _panel(
     bar.outline.set_visible(False)
     bar.set_ticks([low, high], labels=[f"corrupted\n{low:.3g}", f"clean\n{high:.3g}"])
     bar.ax.tick_params(labelsize=8, length=2)
-    bar.set_label(METRIC_NAMES[metric], fontsize=8, labelpad=-34)  # between the two tick labels
+    bar.set_label(called, fontsize=8, labelpad=-34)  # between the two tick labels
+
+
+def _compared(table: Table, prompt: str) -> str:
+    """The answer, and the foil that its logit is compared with, as far as the table has them."""
+    answer = table.meta.get("scored", {}).get(prompt, "")
+    foil = table.frame.loc[table.frame["prompt"] == prompt, "foil"].iloc[0]
+    said = f" → {drawable(answer)}" if answer else ""
+    return f"{said} (foil {drawable(foil)})" if foil else said
 
 
 def _sentence(effects: pd.DataFrame) -> str:

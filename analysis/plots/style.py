@@ -37,6 +37,13 @@ METRIC_NAMES = {
     "kl": "KL from the clean prediction (nats)",
 }
 
+
+def metric_name(metric: str, meta: Mapping[str, Any]) -> str:
+    """A metric as a figure calls it; one of the user's own by its name and unit."""
+    unit = meta.get("metrics", {}).get(metric, {}).get("unit", "")
+    return METRIC_NAMES.get(metric) or metric.replace("_", " ") + (f" ({unit})" if unit else "")
+
+
 ENDINGS = ("png", "pdf", "svg", "jpg", "jpeg", "webp", "tif", "tiff", "eps", "ps")
 """Of figures that can be written everywhere."""
 

@@ -52,7 +52,8 @@ def _text(tokenizer: Any, text: str) -> str:
 
 def _prompt(tokenizer: Any, prompt: Prompt) -> Prompt:
     text, join, turn = _turned(tokenizer, prompt.template, prompt.turn)
-    return replace(prompt, template=text, join=join, turn=turn, answer=_bare(prompt.answer))
+    answer, foil = _bare(prompt.answer), _bare(prompt.foil)
+    return replace(prompt, template=text, join=join, turn=turn, answer=answer, foil=foil)
 
 
 def _question(tokenizer: Any, question: Question) -> Question:

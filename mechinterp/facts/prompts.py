@@ -46,6 +46,8 @@ class Prompt:
             of its own; None: a space where one belongs.
         turn: of a rendered chat, where the user's own words stand in the template (`from_messages` says it): contexts
             of edits go there.
+        foil: the answer that the logit difference compares with, written like `answer`; None: chosen when it is run
+            (see `patching.run`).
 
     Raises:
         UsageError: a template without `{}` or with two, or that ends with a blank (unless `join` is given); a subject
@@ -59,10 +61,11 @@ class Prompt:
     relation: str = ""
     join: str | None = None
     turn: Turn | None = None
+    foil: str | None = None
 
     def __post_init__(self) -> None:
-        answer = "-" if self.answer is None else self.answer
-        ordinary = is_ordinary(self.template, self.subject, answer, self.id or "-", self.relation or "-")
+        answer, foil = ("-" if words is None else words for words in (self.answer, self.foil))
+        ordinary = is_ordinary(self.template, self.subject, answer, foil, self.id or "-", self.relation or "-")
         if not ordinary:
             check_spelling(self.template, "the template")
         holes = self.template.count("{}")
@@ -78,6 +81,9 @@ class Prompt:
         check_text(self.text, "the sentence", join=self.join)
         if self.answer is not None:
             check_answer(self.answer, f"the answer to {self.text!r}", "give a word, or None for the model's own answer")
+        if self.foil is not None:
+            check_join(self.join, self.foil)
+            check_answer(self.foil, f"the foil of {self.text!r}", "give a word, or None to have it chosen")
         check_spelling(self.id, f"the id of {self.text!r}")
         check_spelling(self.relation, f"the relation of {self.text!r}")
         object.__setattr__(self, "turn", _checked(self.turn, self.template))
@@ -135,6 +141,7 @@ class Prompt:
         id: str = "",
         relation: str = "",
         join: str | None = None,
+        foil: str | None = None,
     ) -> Prompt:
         """A prompt from a finished sentence, the subject found in it as whole words.
 
@@ -147,7 +154,7 @@ class Prompt:
         start, end = find_subject(text, subject)
         if "{}" in text:
             raise UsageError(f"the text {text!r} already holds '{{}}'; use Prompt(template, subject) instead")
-        return Prompt(text[:start] + "{}" + text[end:], text[start:end], answer, id, relation, join)
+        return Prompt(text[:start] + "{}" + text[end:], text[start:end], answer, id, relation, join, foil=foil)
 
     @staticmethod
     def from_messages(
@@ -158,6 +165,7 @@ class Prompt:
         tokenizer: Any,
         id: str = "",
         relation: str = "",
+        foil: str | None = None,
     ) -> Prompt:
         """A prompt from the messages of a chat, as the tokenizer's chat template renders them.
 
@@ -170,7 +178,7 @@ class Prompt:
             subject: the words that fill it.
             answer: the expected reply, or its beginning.
             tokenizer: whose template is used; a loaded model will do.
-            id, relation: as of a prompt.
+            id, relation, foil: as of a prompt.
 
         Raises:
             UsageError: a tokenizer without a chat template, or messages that it refuses or changes; a subject that is
@@ -186,7 +194,7 @@ class Prompt:
         turn = (len(made.before), len(made.before) + len(said[at]["content"]))
         return Prompt(
             made.before + said[at]["content"] + made.after, subject, answer, id, relation, made.join,
-            turn if said[at]["role"] == "user" else None,
+            turn if said[at]["role"] == "user" else None, foil,
         )  # fmt: skip
 
 

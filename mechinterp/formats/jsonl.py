@@ -11,12 +11,13 @@ may be left out:
 | field | value |
 |---|---|
 | id, relation, target_new | text |
+| foil | text: the answer that the logit difference compares with |
 | known | true or false: whether the model at hand completes the prompt correctly |
 | paraphrases, neighbourhood | list of questions; a plain text is a question with the fact's answer |
 | attribute | list of questions; a plain text is a question with target_new as answer |
 | reverse | list of questions; a plain text is a question with the subject as answer |
 | one_hop | list of questions, each with its own answer |
-| same_subject | list of prompts: template or prompt, answer; id, relation, and subject where it is written otherwise |
+| same_subject | list of prompts: template or prompt, answer; id, relation, foil, and subject where written otherwise |
 | generation | list of texts |
 | portability | object of lists of questions: subject_replacement, reversed_relation, one_hop, logical |
 | join | blanks between sentence and answer, "" for none; where it is left out a space is put where one belongs |
@@ -40,7 +41,7 @@ from ..facts.strict_json import fault_of
 from ..runs.files import written_aside
 from ..runs.terminal import brief
 
-_PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer", "join", "turn")
+_PROMPT_FIELDS = ("id", "relation", "template", "prompt", "subject", "answer", "join", "turn", "foil")
 _QUESTION_FIELDS = ("text", "answer", "join", "turn", "aliases")
 _QUESTIONS = ("paraphrases", "neighbourhood", "attribute", "one_hop", "reverse")
 _FACT_FIELDS = (*_PROMPT_FIELDS, "target_new", "known", *_QUESTIONS, "same_subject", "generation", "portability")
@@ -119,9 +120,10 @@ def _prompt(record: Record, subject: str) -> Prompt:
     relation = record.optional_text("relation") or ""
     text = record.text("template" if record.has("template") else "prompt")
     join, turn = _joined(record)
+    foil = record.optional_text("foil")
     if record.has("template") or "{}" in text:
-        return record.make(Prompt, text, subject, answer, id, relation, join, turn)
-    return record.make(Prompt.find, text, subject, answer, id=id, relation=relation, join=join)
+        return record.make(Prompt, text, subject, answer, id, relation, join, turn, foil)
+    return record.make(Prompt.find, text, subject, answer, id=id, relation=relation, join=join, foil=foil)
 
 
 def _other_prompt(record: Record, value: Any, subject: str) -> Prompt:
@@ -192,6 +194,7 @@ def _prompt_fields(prompt: Prompt) -> dict[str, Any]:
         "template": prompt.template,
         "subject": prompt.subject,
         "answer": prompt.answer,
+        "foil": prompt.foil,
     }
     return {key: value for key, value in content.items() if value} | _place(prompt)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UsageError
@@ -83,6 +84,15 @@ def read_jsonl(path: str | Path, *, skip_bad: bool = False) -> list[Fact]:
     return _facts(_records(path), own_fact, skip_bad=skip_bad)
 
 
+def _with_foil(record: Record, made: Fact | list[Fact]) -> list[Fact]:
+    """The facts of a record, whatever its shape, with the "foil" that it may have."""
+    facts = made if isinstance(made, list) else [made]
+    foil = record.optional_text("foil")
+    if foil is None:
+        return facts
+    return [record.make(replace, fact, prompt=record.make(replace, fact.prompt, foil=foil)) for fact in facts]
+
+
 def _records(path: str | Path) -> RecordFile:
     return read_table(path) if is_table(path) else read_records(path)
 
@@ -110,11 +120,11 @@ def _facts(file: RecordFile, facts_of: FactsOf, *, skip_bad: bool) -> list[Fact]
             faults.append(entry)
             continue
         try:
-            made = entry.make(facts_of, entry)
+            made = _with_foil(entry, entry.make(facts_of, entry))
         except UsageError as error:
             faults.append(str(error))
             continue
-        for fact in made if isinstance(made, list) else [made]:
+        for fact in made:
             if fact.id in places:
                 faults.append(
                     f'{entry.where} is called {brief(fact.id)} like {places[fact.id]}; give each an "id" of its own'

@@ -13,13 +13,15 @@ from functools import cached_property
 
 from ...errors import UsageError
 from .documented import documented
+from .own import AnySource, source_of
 from .positions import every, here
 from .sites import Component, Site
-from .sources import Clean, Corrupted, Delta, Source
+from .sources import Clean, Corrupted, Source
 
 CORRUPT = "corrupt"
 RESTORE = "restore"
 SEVER = "sever"
+ABLATE = "ablate"
 ADD = "add"
 
 
@@ -33,8 +35,8 @@ class Write:
 
     @property
     def stage(self) -> int:
-        """Order of application: corruptions 0, restores and severs 1, learned deltas 2."""
-        return {CORRUPT: 0, RESTORE: 1, SEVER: 1, ADD: 2}[self.verb]
+        """Order of application: corruptions 0, restores, severs and ablations 1, learned deltas 2."""
+        return {CORRUPT: 0, RESTORE: 1, SEVER: 1, ABLATE: 1, ADD: 2}[self.verb]
 
     def __str__(self) -> str:
         default = {RESTORE: Clean(), SEVER: Corrupted()}.get(self.verb)
@@ -57,6 +59,11 @@ class Program:
             if other != write:
                 raise UsageError(f"two sources for one site: {other} and {write}; keep one of them")
         self._check_axes()
+        if self.ablates and self.corruption != Program():
+            raise UsageError(
+                f"ablate() takes something out of the clean run, and this program corrupts it: {self}; write "
+                "restore(site, Zero()) for the same in the corrupted run"
+            )
         self._check_draws()
 
     def _check_axes(self) -> None:
@@ -74,6 +81,11 @@ class Program:
 
     def __str__(self) -> str:
         return " | ".join(str(write) for write in self.ordered) or "nothing"
+
+    @cached_property
+    def ablates(self) -> bool:
+        """Whether something is taken out of the clean run, which its effects are then compared with."""
+        return any(write.verb == ABLATE for write in self.writes)
 
     @cached_property
     def corruption(self) -> Program:
@@ -143,75 +155,84 @@ def check_program(program: object) -> Program:
 nothing = documented(Program(), "The empty program: the clean run.")
 
 
-def corrupt(site: Site, source: Source) -> Program:
+def corrupt(site: Site, source: AnySource) -> Program:
     """Damage a site: noise added, or its value replaced.
 
     Raises:
         UsageError: a site with an axis, or the corrupted run as source of what makes it; something that is no site or
             no source.
     """
-    _check(CORRUPT, site, source)
+    found = _source(CORRUPT, site, source)
     if site.window is not None or site.position in (every, here):
         raise UsageError(
             f"all cells of a grid share one corruption, and {site} has an axis; name its tokens and layers, or write "
-            f"cell by cell with restore({site}, {source})"
+            f"cell by cell with restore({site}, {found})"
         )
-    if isinstance(source, Corrupted):
+    if isinstance(found, Corrupted):
         raise UsageError(f"corrupt({site}, ...) makes the corrupted run and cannot read from it; give another source")
-    return Program(frozenset({Write(CORRUPT, site, source)}))
+    return Program(frozenset({Write(CORRUPT, site, found)}))
 
 
-def restore(site: Site, source: Source | None = None) -> Program:
+def restore(site: Site, source: AnySource | None = None) -> Program:
     """Put a site back to its value in the clean run, or in another run given as `Run(program)`.
 
     Raises:
         UsageError: a source that only adds; something that is no site or no source.
     """
-    _check(RESTORE, site, source)
-    return Program(frozenset({Write(RESTORE, site, _absolute("restore", source) or Clean())}))
+    found = _source(RESTORE, site, Clean() if source is None else source)
+    return Program(frozenset({Write(RESTORE, site, _absolute(RESTORE, found))}))
 
 
-def sever(site: Site, source: Source | None = None) -> Program:
+def sever(site: Site, source: AnySource | None = None) -> Program:
     """Hold a site at its value in the corrupted run, as if nothing had been restored: cut the path through it.
 
     Raises:
         UsageError: a source that only adds; something that is no site or no source.
     """
-    _check(SEVER, site, source)
-    return Program(frozenset({Write(SEVER, site, _absolute("sever", source) or Corrupted())}))
+    found = _source(SEVER, site, Corrupted() if source is None else source)
+    return Program(frozenset({Write(SEVER, site, _absolute(SEVER, found))}))
 
 
-def _absolute(verb: str, source: Source | None) -> Source | None:
-    if source is not None and source.additive:
+def ablate(site: Site, source: AnySource) -> Program:
+    """Take out of the clean run what a site has to say: put `Zero()`, a `Mean` or a `Resample` in its place.
+
+    The clean run is what the effects are compared with: ablated minus clean.
+
+    Raises:
+        UsageError: a source that only adds, or that puts back what is there; something that is no site or no source.
+    """
+    found = _absolute(ABLATE, _source(ABLATE, site, source))
+    if isinstance(found, (Clean, Corrupted)):
+        raise UsageError(
+            f"ablate({site}, ...) with the {found} leaves what is there; give Zero(), Mean(texts) or Resample(texts)"
+        )
+    return Program(frozenset({Write(ABLATE, site, found)}))
+
+
+def _absolute(verb: str, source: Source) -> Source:
+    if source.additive:
         raise UsageError(f"{verb}() puts a value in place and {source} only adds to it; use corrupt() or add()")
     return source
 
 
-def add(site: Site, source: Delta) -> Program:
-    """Add a learned vector at a site, after everything else.
+def add(site: Site, source: AnySource) -> Program:
+    """Add a vector at a site, after everything else: a learned one, or a direction to steer along.
 
     Raises:
         UsageError: a source that replaces; something that is no site or no source.
     """
-    _check(ADD, site, source)
-    if not source.additive:
-        raise UsageError(f"add() takes an additive source such as Delta; {source} replaces the value, use restore()")
-    return Program(frozenset({Write(ADD, site, source)}))
+    found = _source(ADD, site, source)
+    if not found.additive:
+        raise UsageError(f"add() takes an additive source such as Delta; {found} replaces the value, use restore()")
+    return Program(frozenset({Write(ADD, site, found)}))
 
 
-def _check(verb: str, site: object, source: object) -> None:
-    """Refuse what a write cannot consist of; a program and a tensor have sources of their own."""
+def _source(verb: str, site: object, source: object) -> Source:
+    """The source of a write; what it cannot consist of is refused, and what has a source of its own is named."""
     if isinstance(site, Component):
         raise UsageError(f"{site} names no tokens; write {verb}({site} @ subject[-1])")
     if not isinstance(site, Site):
         raise UsageError(f"{site!r:.80} is no site; write {verb}(mlp[3] @ subject[-1])")
-    if source is None and verb in (RESTORE, SEVER):
-        return
     if isinstance(source, Program):
         raise UsageError(f"a program is no source; write {verb}({site}, Run(program)) to take the value from its run")
-    if isinstance(source, type) and issubclass(source, Source):
-        raise UsageError(f"{source.__name__} is a kind of source; write {verb}({site}, {source.__name__}(...))")
-    if not isinstance(source, Source):
-        raise UsageError(
-            f"{source!r:.80} is no source of a value; give one such as Gaussian(), Zero() or Given(tensor)"
-        )
+    return source_of(source, f"{verb}({site}")

@@ -6,17 +6,18 @@ sources replace what is there; *additive* ones (noise, a learned delta) are adde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import UsageError
-from ...facts.prompts import Prompt
-from ...facts.words import check_spelling, check_subject
-from ...given import texts_of
-from ...runs.hashing import short, tensor_hash
+from ...facts.prompts import Prompt, prompt_of
+from ...facts.words import check_spelling
+from ...given import is_several, texts_of
+from ...runs.hashing import json_hash, short, tensor_hash
 
 
 @dataclass(frozen=True)
@@ -40,69 +41,47 @@ class Zero(Source):
 
 @dataclass(frozen=True)
 class Mean(Source):
-    """The mean activation of the site over all tokens of some texts (mean ablation).
+    """The mean activation of the site over some texts (mean ablation).
+
+    Args:
+        texts: texts, or prompts, whose subjects are known too.
+        by: "all": one mean over all tokens of all texts; "position": one for each token number, over the texts that
+            have it; "role": one for each token role, over all tokens that have it (texts are then prompts), as the IOI
+            experiments take it from template positions (Wang et al. 2023).
 
     Raises:
-        UsageError: no texts, one string in their place, or an empty one among them.
+        UsageError: no texts, one string in their place, or an empty one among them; an unknown `by`; texts where roles
+            are wanted.
     """
 
-    texts: tuple[str, ...]
+    texts: Sequence[str | Prompt]
+    by: str = "all"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", tuple(texts_of(self.texts, "texts")))
-        for text in self.texts:
-            check_spelling(text, "a text of Mean")
-            if not text:
-                raise UsageError("a text of Mean is empty, so it has no activations; leave it out")
+        if self.by not in ("all", "position", "role"):
+            raise UsageError(f"a mean is taken by 'all', 'position' or 'role', not {self.by!r:.40}")
+        given: Any = self.texts
+        if isinstance(given, (str, bytes)) or not is_several(given):
+            given = texts_of(given, "texts")
+        object.__setattr__(self, "texts", tuple(self._said(one) for one in given))
         if not self.texts:
             raise UsageError("a mean over no texts does not exist; give Mean(texts=(...))")
 
+    def _said(self, one: Any) -> str | Prompt:
+        if not isinstance(one, str):
+            has_prompt = isinstance(getattr(one, "prompt", one), Prompt)
+            return prompt_of(one) if has_prompt else next(iter(texts_of([one], "texts")))
+        check_spelling(one, "a text of Mean")
+        if not one:
+            raise UsageError("a text of Mean is empty, so it has no activations; leave it out")
+        if self.by == "role":
+            raise UsageError(f"the roles of tokens need a subject, and {one!r:.60} is a text; give Mean prompts")
+        return one
+
     def __str__(self) -> str:
-        return f"Mean({len(self.texts)} texts)"
-
-
-@dataclass(frozen=True)
-class OtherSubject(Source):
-    """Symmetric token replacement: the activation from the same sentence about another subject (Zhang & Nanda 2024).
-
-    Args:
-        replacements: the other subject, or pairs (subject, other subject) when several prompts are run.  The two
-            sentences must have the same token length and the same subject span.
-    """
-
-    replacements: str | tuple[tuple[str, str], ...]
-
-    def __post_init__(self) -> None:
-        if isinstance(self.replacements, str):
-            check_subject(self.replacements, "{}")
-            return
-        given = self.replacements
-        pairs = given.items() if isinstance(given, Mapping) else given
-        try:
-            found = tuple((one, other) for one, other in pairs)
-        except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"OtherSubject takes another subject or pairs (subject, other subject), not {given!r:.60}"
-            ) from error
-        for pair in found:
-            for word in pair:
-                check_subject(word, "{}")
-        object.__setattr__(self, "replacements", found)
-
-    def prompt_for(self, prompt: Prompt) -> Prompt:
-        """The prompt with the subject replaced.
-
-        Raises:
-            UsageError: no replacement for this subject.
-        """
-        if isinstance(self.replacements, str):
-            other = self.replacements
-        else:
-            pairs = dict(self.replacements)
-            if prompt.subject not in pairs:
-                raise UsageError(f"there is no replacement for the subject {prompt.subject!r}; add it to OtherSubject")
-            other = pairs[prompt.subject]
-        return replace(prompt, subject=other)
+        said = [one if isinstance(one, str) else one.text for one in self.texts]
+        how = "" if self.by == "all" else f", by={self.by!r}"
+        return f"Mean({len(said)} texts, {short(json_hash(said))}{how})"
 
 
 @dataclass(frozen=True)
@@ -158,7 +137,7 @@ class Delta(Source):
         return True
 
     def __str__(self) -> str:
-        return f"Delta({tuple(self.tensor.shape)})"
+        return f"Delta({tuple(self.tensor.shape)}, {short(tensor_hash(self.tensor))})"  # as it is now
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ...errors import MechinterpError
 from ..algebra.cells import Cell, Placed, cells, place
 from ..algebra.programs import Program
 from ..plain.jobs import run_jobs
-from ..plain.metrics import METRICS, Question, Scores, score
+from ..plain.metrics import Question, Scores, score
 from ..plain.precision import check_tolerance
 from ..plain.session import Session
 from .column_jobs import ColumnJob
@@ -159,7 +159,7 @@ class Grid:
             for one in parts:
                 stop = start + len(one.logits)
                 key = prompt, one.position, (one.cell.split, one.cell.first, one.cell.stop)
-                yield key, Scores(*(getattr(together, metric)[start:stop] for metric in METRICS))
+                yield key, together.part(start, stop)
                 start = stop
 
     def _check(self, index: int, program: Program, cell: Cell, exact: Scores) -> None:

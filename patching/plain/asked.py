@@ -3,56 +3,92 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from ...errors import UsageError
 from ...facts.encoding import has_unknown
-from ...facts.prompts import Prompts, prompts_of
+from ...facts.prompts import Prompt, Prompts, prompts_of
 from ...facts.spans import TokenisedPrompt
 from ...facts.words import check_answer
+from ...given import is_several
 from ...models.model import Model
 from .sinks import first_token_sinks, told
+
+Foils = str | Sequence[str | None] | None
+"""The answer that the logit difference compares with: one for all prompts, one for each, or None for their own."""
 
 
 @dataclass(eq=False)
 class Asked:
-    """A prompt with its answer, ready to run: `ids` are its tokens and, behind them, all answer tokens but the last."""
+    """A prompt with its answer, ready to run: `ids` are its tokens and, behind them, all answer tokens but the last.
+
+    `foil` is the answer that it is compared with, None where that is chosen when it is run.
+    """
 
     prompt: TokenisedPrompt
     answer: tuple[int, ...]
+    foil: str | None = None
 
     @property
     def ids(self) -> tuple[int, ...]:
         return self.prompt.ids + self.answer[:-1]
 
 
-def ask(model: Model, prompts: Prompts, *, answer_from_model: bool = False) -> list[Asked]:
+def ask(model: Model, prompts: Prompts, *, answer_from_model: bool = False, foil: Foils = None) -> list[Asked]:
     """Tokenise prompts; those without an answer (or all, `answer_from_model`) get the model's own next token.
 
+    Args:
+        model: the model.
+        prompts: one or several.
+        answer_from_model: whether all are scored by the model's own answer.
+        foil: one for all prompts, or one for each; None: the prompts' own.
+
     Raises:
-        UsageError: something that is no prompt and has none; see `Model.tokenise`.
+        UsageError: something that is no prompt and has none; other foils than prompts; see `Model.tokenise`.
     """
     asked = []
-    for prompt in prompts_of(prompts):
+    given = prompts_of(prompts)
+    for prompt, other in zip(given, _foils(foil, given, several=is_several(prompts)), strict=True):
         tokenised = model.tokenise(prompt)
         answer = tokenised.answer_ids
         if answer_from_model or not answer:
             answer = (model.next_token(tokenised.ids),)
-        asked.append(Asked(tokenised, answer))
+        asked.append(Asked(tokenised, answer, other))
     return asked
 
 
-def check_foil(foil: object) -> None:
-    """Refuse a foil that is no words; None stands for the strongest competitor.
+def check_foil(foil: object) -> Foils:
+    """A foil, or a list of them, one for each prompt; None stands for the prompt's own.
 
     Raises:
         UsageError: no text, an empty one, or one with blanks around it.
     """
-    if foil is not None:
-        check_answer(foil, "the foil", "give a word, or None for the answer's strongest competitor")
+    if not isinstance(foil, (str, bytes, Mapping, Set)) and is_several(foil):
+        each = tuple(foil)
+        for one in each:
+            check_foil(one)
+        return each
+    if foil is None:
+        return None
+    check_answer(foil, "the foil", "give a word, or None for the prompt's own or its strongest competitor")
+    return str(foil)
 
 
-def warnings_of(model: Model, asked: Asked, foil: str | None = None) -> tuple[str, ...]:
+def _foils(foil: Foils, prompts: Sequence[Prompt], *, several: bool) -> list[str | None]:
+    """The foil of each prompt."""
+    checked = check_foil(foil)
+    if checked is None or isinstance(checked, str):
+        return [checked or prompt.foil for prompt in prompts]
+    if not several or len(checked) != len(prompts):
+        there = f"{len(prompts)}" if several else "one and no list"
+        raise UsageError(
+            f"the foil is a list of {len(checked)}, the prompts are {there}; give one foil for each prompt"
+        )
+    return [one or prompt.foil for one, prompt in zip(checked, prompts, strict=True)]
+
+
+def warnings_of(model: Model, asked: Asked) -> tuple[str, ...]:
     """What to know of a prompt before believing its numbers."""
     tokenised, found = asked.prompt, []
     text = tokenised.prompt.text
@@ -68,7 +104,7 @@ def warnings_of(model: Model, asked: Asked, foil: str | None = None) -> tuple[st
             f"{model.tokenizer.unk_token!r}"
         )
     scored = [] if tokenised.answer is None else [("answer", tokenised.answer)]
-    scored += [] if foil is None else [("foil", model.continuation(tokenised.prompt, foil))]
+    scored += [] if asked.foil is None else [("foil", model.continuation(tokenised.prompt, asked.foil))]
     for name, answer in scored:
         if not answer.splits:
             found.append(

@@ -14,7 +14,8 @@ Report probability and logit difference together: probability saturates and miss
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,13 +27,24 @@ METRICS = ("prob", "log_prob", "logit_diff", "rank", "kl")
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The metrics of some rows (draws, or cells times draws)."""
+    """The metrics of some rows (draws, or cells times draws); `own` are the user's, by their names."""
 
     prob: Float[np.ndarray, " rows"]
     log_prob: Float[np.ndarray, " rows"]
     logit_diff: Float[np.ndarray, " rows"]
     rank: Float[np.ndarray, " rows"]
     kl: Float[np.ndarray, " rows"]
+    own: Mapping[str, Float[np.ndarray, " rows"]] = field(default_factory=dict)
+
+    def __getitem__(self, metric: str) -> Float[np.ndarray, " rows"]:
+        found: np.ndarray = self.own[metric] if metric in self.own else getattr(self, metric)
+        return found
+
+    def part(self, start: int, stop: int) -> Scores:
+        """Those of some of the rows."""
+        own = {name: values[start:stop] for name, values in self.own.items()}
+        rows = slice(start, stop)
+        return Scores(self.prob[rows], self.log_prob[rows], self.logit_diff[rows], self.rank[rows], self.kl[rows], own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +55,18 @@ class Question:
         answer: token ids of the answer.
         foil: token ids of the answer it is compared with.
         clean: the clean run's next-token log-probabilities at the last prompt token.
+        own: metrics of the user's, of logits [rows, kept, vocab].
     """
 
     answer: tuple[int, ...]
     foil: tuple[int, ...]
     clean: Float[Tensor, " vocab"]
+    own: Mapping[str, Callable[[Tensor], np.ndarray]] = field(default_factory=dict)
 
 
 def log_softmax(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
     """Log-probabilities in float32 at least: half precision cannot hold them."""
     return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-
-
-def best_foil(logits: Float[Tensor, " vocab"], answer: tuple[int, ...]) -> tuple[int, ...]:
-    """The strongest competitor of the answer's first token in the clean run, the default foil."""
-    masked = logits.clone()
-    masked[answer[0]] = float("-inf")
-    return (int(masked.argmax()),)
 
 
 def score(logits: Float[Tensor, "rows kept vocab"], question: Question) -> Scores:
@@ -84,7 +91,8 @@ def score(logits: Float[Tensor, "rows kept vocab"], question: Question) -> Score
     def out(value: Tensor) -> np.ndarray:
         return value.detach().cpu().double().numpy()
 
-    return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(rank), out(kl))
+    own = {name: metric(logits) for name, metric in question.own.items()}
+    return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(rank), out(kl), own)
 
 
 def _first_difference(answer: tuple[int, ...], foil: tuple[int, ...]) -> int:

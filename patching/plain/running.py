@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 import numpy as np
@@ -19,9 +20,11 @@ from ...public import public
 from ..algebra.cells import place, tokens_of
 from ..algebra.programs import Program, check_program, nothing
 from ..algebra.sites import Site
-from .asked import Asked, ask, buckets, check_foil, warnings_of
+from .asked import Asked, Foils, ask, buckets, warnings_of
 from .jobs import DEFAULT_MAX_TOKENS, run_jobs
-from .metrics import METRICS, Question, Scores, best_foil, log_softmax, score
+from .metrics import METRICS, Question, Scores, log_softmax, score
+from .others import best_but, other_sentence
+from .own_metrics import Metric, Metrics, metrics_of
 from .session import Session
 
 GROUP = 16
@@ -45,6 +48,22 @@ class Result:
     patched: Scores
     changed: bool
     warnings: tuple[str, ...] = ()
+    kept: Float[Tensor, "draws tokens vocab"] | None = None
+
+    @property
+    def logits(self) -> Float[Tensor, "draws tokens vocab"]:
+        """Of the patched run, at the prompt's last token and behind each token of its answer but the last.
+
+        Raises:
+            UsageError: they were not kept.
+        """
+        if self.kept is None:
+            raise UsageError("the logits of several prompts are not kept unless asked for; run(..., keep_logits=True)")
+        return self.kept
+
+    def __getitem__(self, metric: str) -> Float[np.ndarray, " draws"]:
+        """A metric of the patched run by its name, the user's own too."""
+        return self.patched[metric]
 
     @property
     def prob(self) -> Float[np.ndarray, " draws"]:
@@ -81,17 +100,38 @@ class Result:
         """Mean over draws of P(answer) in the patched run minus that in the corrupted run."""
         return float((self.patched.prob - self.corrupted.prob).mean())
 
+    @property
+    def ablation_effect(self) -> float:
+        """Mean over draws of P(answer) in the ablated run minus that in the clean run: below 0 where what was taken out
+        spoke for the answer.
+
+        Raises:
+            UsageError: the program ablates nothing.
+        """
+        if not self.program.ablates:
+            raise UsageError(f"this program ablates nothing, so there is no such effect: {self.program}")
+        return float((self.patched.prob - self.clean.prob).mean())
+
     def __repr__(self) -> str:  # as a person reads it: also where a notebook shows it, or a debugger
         rows = [("clean", self.clean), ("corrupted", self.corrupted), ("patched", self.patched)]
+        if self.program.ablates:
+            rows = [("clean", self.clean), ("ablated", self.patched)]
+        metrics = (*METRICS, *self.patched.own)
         lines = [
             f"{self.prompt.text!r} -> {self.answer!r} (foil {self.foil!r})",
-            f"{'':10}" + "".join(f"{m:>12}" for m in METRICS),
+            f"{'':10}" + "".join(f"{m:>12}" for m in metrics),
         ]
         for name, scores in rows:
-            lines.append(f"{name:10}" + "".join(f"{getattr(scores, metric).mean():12.4f}" for metric in METRICS))
-        lines.append(f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f} (probability)")
+            lines.append(f"{name:10}" + "".join(f"{scores[metric].mean():12.4f}" for metric in metrics))
+        if self.program.ablates:
+            change = self.ablation_effect
+            said = "falls" if change < 0 else "rises"
+            lines.append(f"effect of the ablation {change:+.4f} (ablated minus clean: the probability {said})")
+        else:
+            effects = f"total effect {self.total_effect:.4f}, indirect effect {self.indirect_effect:.4f}"
+            lines.append(f"{effects} (probability)")
         if not self.changed and self.program != self.program.corruption:
-            lines.append("note: the restores and severs of this program changed nothing")
+            lines.append("note: the restores, severs and ablations of this program changed nothing")
         lines += [f"note: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -99,7 +139,14 @@ class Result:
 @public
 @overload
 def run(
-    model: Model, prompts: Prompt | Fact, program: Program, *, foil: str | None = ..., max_tokens: int = ...
+    model: Model,
+    prompts: Prompt | Fact,
+    program: Program,
+    *,
+    foil: Foils = ...,
+    metric: Metrics | None = ...,
+    keep_logits: bool | None = ...,
+    max_tokens: int = ...,
 ) -> Result: ...
 @public
 @overload
@@ -108,7 +155,9 @@ def run(
     prompts: Iterable[Prompt | Fact],
     program: Program,
     *,
-    foil: str | None = ...,
+    foil: Foils = ...,
+    metric: Metrics | None = ...,
+    keep_logits: bool | None = ...,
     max_tokens: int = ...,
 ) -> list[Result]: ...
 @public
@@ -117,7 +166,9 @@ def run(
     prompts: Prompts,
     program: Program,
     *,
-    foil: str | None = None,
+    foil: Foils = None,
+    metric: Metrics | None = None,
+    keep_logits: bool | None = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> Result | list[Result]:
     """Run a program and score the answer in the clean, the corrupted and the patched run.
@@ -127,7 +178,11 @@ def run(
         prompts: one prompt or several, or facts, whose prompts are run; they are batched by token length, never padded,
             and n at once equal n single runs.
         program: what to write where; it must not have axes (use `trace` for grids).
-        foil: the answer that `logit_diff` compares with; default: the clean run's strongest competitor.
+        foil: the answer that `logit_diff` compares with, one for all prompts or a list of one for each; None: the
+            prompt's own (`Prompt.foil`).  Where it has none, and the program takes values from another sentence, it is
+            what the model answers to that (Zhang & Nanda 2024), else the strongest competitor in the clean run.
+        metric: functions of (final logits, prompt) that are computed besides the standard metrics (see `Metric`).
+        keep_logits: whether a result has its `logits`; None: where one prompt is run.
         max_tokens: tokens per forward; lower it when memory runs out.
 
     Returns:
@@ -135,36 +190,34 @@ def run(
 
     Raises:
         UsageError: axes in the program, roles the prompt does not have, a layer out of range, two sources for one
-            address, a foil equal to the answer.
+            address, a foil equal to the answer, as many foils as there are no prompts.
         MechinterpError: a hook that did not fire, a component this architecture cannot serve.
     """
     if check_program(program).has_axes:
         raise UsageError(
             f"this program has axes, one cell per token or layer: {program}; use trace(), or name one token and layer"
         )
-    check_foil(foil)
-    asked = ask(model, prompts)
+    own = metrics_of(metric)
+    keep = not isinstance(prompts, Iterable) if keep_logits is None else keep_logits
+    asked = ask(model, prompts, foil=foil)
     results: list[Result | None] = [None] * len(asked)
     for group in buckets(asked, GROUP):
-        for index, result in zip(
-            group, _run_group(model, [asked[i] for i in group], program, foil, max_tokens), strict=True
-        ):
+        session = Session(model, [asked[i] for i in group], max_tokens)
+        for index, result in zip(group, _run_group(session, program, own, keep=keep), strict=True):
             results[index] = result
     done = [result for result in results if result is not None]
     return done if isinstance(prompts, Iterable) else done[0]
 
 
-def _run_group(
-    model: Model, asked: Sequence[Asked], program: Program, foil: str | None, max_tokens: int
-) -> list[Result]:
-    session = Session(model, asked, max_tokens)
-    questions = make_questions(session, foil)
+def _run_group(session: Session, program: Program, own: Sequence[Metric], *, keep: bool) -> list[Result]:
+    model, asked = session.model, session.asked
+    questions = make_questions(session, [program], own)
     corrupted = session.run(program.corruption)
     placed = [place(program, model.layout, one.prompt) for one in asked]
     session.run_sources((program, writes) for writes in placed)
     jobs = [session.job(index, program, writes) for index, writes in enumerate(placed)]
     results = []
-    for index, out in enumerate(run_jobs(model, jobs, max_tokens=max_tokens)):
+    for index, out in enumerate(run_jobs(model, jobs, max_tokens=session.max_tokens)):
         question = questions[index]
         results.append(
             Result(
@@ -176,19 +229,34 @@ def _run_group(
                 corrupted=score(corrupted[index], question),
                 patched=score(out.logits, question),
                 changed=out.changed,
-                warnings=warnings_of(model, asked[index], foil),
+                warnings=warnings_of(model, asked[index]),
+                kept=out.logits.clone() if keep else None,
             )
         )
     return results
 
 
-def make_questions(session: Session, foil: str | None = None) -> list[Question]:
-    """Answer, foil and clean distribution of every prompt of a session (its clean run happens here)."""
+def make_questions(
+    session: Session, programs: Sequence[Program] = (), metrics: Sequence[Metric] = ()
+) -> list[Question]:
+    """Answer, foil and clean distribution of every prompt of a session (its clean run happens here).
+
+    Args:
+        session: whose prompts.
+        programs: what is run on them, for the foils that nobody named (see `run`).
+        metrics: the user's own.
+    """
     questions = []
+    sentence = other_sentence(programs)
     for asked, logits in zip(session.asked, session.run(nothing), strict=True):
-        clean = log_softmax(logits[0, 0])
-        other = best_foil(logits[0, 0], asked.answer) if foil is None else _foil_ids(session.model, asked, foil)
-        questions.append(Question(asked.answer, other, clean))
+        if asked.foil is not None:
+            foil = _foil_ids(session.model, asked, asked.foil)
+        elif sentence is not None:
+            foil = session.others.foil(asked, sentence)
+        else:
+            foil = best_but(logits[0, 0], asked.answer)
+        own = {one.name: partial(one.of, prompt=asked.prompt.prompt) for one in metrics}
+        questions.append(Question(asked.answer, foil, log_softmax(logits[0, 0]), own))
     return questions
 
 

@@ -18,12 +18,16 @@ from ...models.layout import EMBED, KEY, PER_HEAD, K, V
 from ...models.model import Model
 from ..algebra.cells import Placed, place
 from ..algebra.noise import Noise, PublishedNoise
+from ..algebra.own import Own, Place
 from ..algebra.programs import Program, Run, nothing
-from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, OtherSubject, Zero
+from ..algebra.sentences import Sentence
+from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, Zero
 from .asked import Asked
-from .executor import forward
 from .jobs import DEFAULT_MAX_TOKENS, Job, Pair, Valued, run_jobs
-from .precision import exact, on_device
+from .means import Means
+from .others import Others
+from .own_values import own_values
+from .precision import on_device
 from .sigma import embedding_sigma
 
 Address = tuple[str, int]
@@ -61,8 +65,11 @@ class Session:
     _kept: dict[Program, list[dict[Address, Tensor]]] = field(default_factory=dict)
     _pairs: dict[Program, list[Pair]] = field(default_factory=dict)
     _stacked: dict[tuple[Program, Address], Tensor] = field(default_factory=dict)
-    _means: dict[tuple[Mean, Address], Tensor] = field(default_factory=dict)
-    _others: dict[tuple[int, OtherSubject, Address], Tensor] = field(default_factory=dict)
+    others: Others = field(init=False)
+    means: Means = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.others, self.means = Others(self.model), Means(self.model)
 
     @property
     def ids(self) -> Int[Tensor, "prompt pos"]:
@@ -172,14 +179,16 @@ class Session:
         other = source_program(placed, program)
         if other is not None:
             kept = self._kept[other][index][placed.component, placed.layer][:, positions]
-        elif isinstance(source, OtherSubject):
-            kept = self._other_subject(index, source, placed)[:, positions]
+        elif isinstance(source, Sentence):
+            kept = self.others.activation(self.asked[index], source, placed)
+        elif isinstance(source, Mean):
+            kept = self.means.values(source, self.asked[index].prompt, placed)
         else:
             return self._made(index, placed, positions)
         return kept[:, :, list(placed.heads)] if placed.heads else kept
 
     def _made(self, index: int, placed: Placed, positions: list[int]) -> Tensor:
-        """Values that no run gives: noise, zero, mean, the user's own."""
+        """Values that no run gives: noise, zero, the user's own."""
         source, model = placed.write.source, self.model
         width = self._width(placed)
         shape = (len(positions), *width)
@@ -192,14 +201,13 @@ class Session:
             return on_device(noise, device)
         if isinstance(source, Zero):
             return torch.zeros(1, *shape, dtype=dtype, device=device)
-        if isinstance(source, Mean):
-            mean = self._mean(source, (placed.component, placed.layer))
-            picked = mean[list(placed.heads)] if placed.heads else mean
-            return picked.expand(1, *shape)
         if isinstance(source, Delta):
             return source.tensor.expand(1, *shape)
         if isinstance(source, Given):
             return self._given(source, placed, shape)
+        if isinstance(source, Own):
+            place = Place(placed.component, placed.layer, placed.positions, placed.heads, shape)
+            return own_values(source, model, self.asked[index].prompt.prompt, place)
         raise UsageError(f"{placed.write} has a source of an unknown kind: {type(source).__name__}")
 
     def _width(self, placed: Placed) -> tuple[int, ...]:
@@ -223,46 +231,6 @@ class Session:
                 f"{list(shape)} is needed"
             )
         return rows if given == shape else rows[:, None].expand(-1, *shape)
-
-    def _mean(self, source: Mean, address: Address) -> Tensor:
-        """The mean at one address; those of the other layers are measured with it."""
-        if (source, address) not in self._means:
-            layout, component = self.model.layout, address[0]
-            layers = [0] if component == EMBED else range(layout.n_layers)
-            hooks = {(component, i): layout.read_hook(component, i) for i in layers}
-            total: dict[Address, Tensor | float] = dict.fromkeys(hooks, 0.0)
-            count = 0
-            for text in source.texts:
-                cache = self._cache(self.model.inputs(self.model.fitting(text)), list(hooks.values()))
-                count += cache[hooks[address]].shape[1]  # of tokens of the stack that is read
-                for one, hook in hooks.items():
-                    total[one] = total[one] + exact(cache[hook][0]).sum(0)
-            for one, value in total.items():
-                assert isinstance(value, Tensor)
-                self._means[source, one] = (value / count).to(self.model.device, self.model.dtype)
-        return self._means[source, address]
-
-    def _other_subject(self, index: int, source: OtherSubject, placed: Placed) -> Tensor:
-        """The activation of the other sentence, [1, pos, ...]; run once and kept, because every cell asks for it."""
-        key = index, source, (placed.component, placed.layer)
-        if key not in self._others:
-            mine = self.asked[index]
-            other = self.model.tokenise(source.prompt_for(mine.prompt.prompt))
-            if len(other.ids) != len(mine.prompt.ids) or other.subject != mine.prompt.subject:
-                raise UsageError(
-                    f"{other.prompt.subject!r} cannot stand in for {mine.prompt.prompt.subject!r}: their sentences "
-                    f"have {len(other.ids)} and {len(mine.prompt.ids)} tokens (subjects at {other.subject} and "
-                    f"{mine.prompt.subject}); choose a subject of the same token length"
-                )
-            hook = self.model.layout.read_hook(placed.component, placed.layer)
-            self._others[key] = self._cache(self.model.inputs(other.ids, mine.answer[:-1]), [hook])[hook]
-        return self._others[key]
-
-    def _cache(self, inputs: tuple[tuple[int, ...], tuple[int, ...]], hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Activations of a plain run of one row (`Model.inputs`)."""
-        ids, decoder = inputs
-        past = {"decoder_ids": self.model.fed([decoder])}
-        return forward(self.model, torch.tensor([ids]), reads=hooks, past=past).cache
 
 
 def source_program(placed: Placed, program: Program) -> Program | None:

@@ -14,8 +14,10 @@ from ..algebra.noise import Gaussian, PublishedNoise
 from ..algebra.programs import Program
 from ..algebra.recipes import causal_tracing, default_window
 from ..algebra.sources import Source
-from ..plain.asked import check_foil
+from ..plain.asked import Foils, check_foil
+from ..plain.own_metrics import Metrics, metrics_of
 from ..plain.sigma import embedding_sigma
+from .table import COLUMNS
 
 ENGINES = ("auto", "exact", "plain")
 
@@ -31,7 +33,8 @@ class TraceOptions(TypedDict, total=False):
     draws: Wholes
     seed: Wholes
     reference: bool
-    foil: str | None
+    foil: Foils
+    metric: Metrics | None
     engine: str
     memory: str | int | None
 
@@ -110,7 +113,10 @@ class Tracing:
         reference: reproduce the published implementation: the same noise numbers for every prompt, sigma over the given
             prompts' subjects, the model's own prediction as the answer, window 10, and severed runs whose frozen values
             come from another draw than the run they are put into.
-        foil: the answer that `logit_diff` compares with; None: the clean run's strongest competitor.
+        foil: the answer that `logit_diff` compares with, one for all prompts or a list of one for each; None: see
+            `run`.
+        metric: functions of (final logits, prompt) that are computed besides the standard metrics (see `Metric`); each
+            is a column of the table.
         engine: "exact" computes only what a patch can change, "plain" runs every cell as a full forward, "auto" is
             exact for models that pass a comparison of the two; either way some cells are run by both and compared.
         memory: what may be held at once beside the model and the table, such as "4GB"; None: 2 GB, on a GPU half of
@@ -122,7 +128,8 @@ class Tracing:
 
     seed: int = 0
     reference: bool = False
-    foil: str | None = None
+    foil: Foils = None
+    metric: Metrics | None = None
     engine: str = "auto"
     memory: str | int | None = None
 
@@ -133,4 +140,5 @@ class Tracing:
             raise UsageError(f"there is no engine {self.engine!r}; choose auto, exact or plain")
         if self.reference and self.seed:
             raise UsageError("reference=True draws the published noise, which has a seed of its own; leave seed= out")
-        check_foil(self.foil)
+        object.__setattr__(self, "foil", check_foil(self.foil))
+        object.__setattr__(self, "metric", metrics_of(self.metric, COLUMNS))

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt, Prompts, prompts_of
-from ...given import values_of
+from ...given import is_several, values_of
 from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...public import public
@@ -21,11 +21,13 @@ from ..exact.group import GroupPlan, kept_per_prompt, plan_group, split_programs
 from ..exact.price import Price
 from ..exact.serves import serves
 from ..plain.asked import Asked, ask, buckets, sink_warning, warnings_of
+from ..plain.own_metrics import Metric, metrics_of
 from ..plain.running import GROUP
 from ..plain.sigma import embedding_sigma
 from .calibration import measured_seconds
 from .options import CausalTracing, TraceOptions, Tracing
 from .rows import restored_names, severed_names
+from .table import COLUMNS
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Plan:
         groups: prompts that are run together.
         budget: of memory.
         meta: what the table will say about how it was made.
-        foil: the answer that `logit_diff` compares with.
+        metrics: of the user's own.
         seed: of the choice of cells to check.
         seconds: estimated; None: not yet (see `timed`).
     """
@@ -50,7 +52,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     budget: Budget
     meta: dict[str, Any]
-    foil: str | None
+    metrics: tuple[Metric, ...]
     seed: int
     seconds: float | None = None
 
@@ -97,13 +99,15 @@ def plan(
     wanted, how = values_of(options, (CausalTracing, Tracing), "a trace")
     asked_prompts = prompts_of(prompts)
     _check_names(asked_prompts)
-    asked = ask(model, asked_prompts, answer_from_model=how.reference)
+    given = asked_prompts if is_several(prompts) else asked_prompts[0]
+    asked = ask(model, given, answer_from_model=how.reference, foil=how.foil)
     if programs is None:
         chosen = wanted.programs(model, asked_prompts, how)
     else:
         chosen = [check_program(one) for one in ([programs] if isinstance(programs, Program) else programs)]
         wanted.check_beside_programs(how)
     _check_programs(chosen, reference=how.reference)
+    own = metrics_of(how.metric, COLUMNS)
     budget = Budget.of(model, how.memory)
     refused = _refused(model, how.engine)
     unfinished = Plan(
@@ -112,8 +116,8 @@ def plan(
         tuple(chosen),
         (),
         budget,
-        _meta(model, chosen, asked, how.reference, how.foil),
-        how.foil,
+        {**_meta(model, chosen, asked, how.reference), **_of_metrics(own)},
+        own,
         how.seed,
     )
     splits, _ = split_programs(chosen, refused)
@@ -169,9 +173,7 @@ def _refused(model: Model, engine: str) -> str | None:
     return serves(model) if engine == "auto" else None
 
 
-def _meta(
-    model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool, foil: str | None
-) -> dict[str, Any]:
+def _meta(model: Model, programs: Sequence[Program], asked: Sequence[Asked], reference: bool) -> dict[str, Any]:
     noises = [write.source for program in programs for write in program.corruption.ordered]
     noise = next((source for source in noises if isinstance(source, (Noise, PublishedNoise))), None)
     level: float | None = None
@@ -202,9 +204,13 @@ def _meta(
         "scored": {one.prompt.prompt.name: _scored(model, one) for one in asked},
         "warnings": [
             *sink_warning(model, asked),
-            *(sentence for one in asked for sentence in warnings_of(model, one, foil)),
+            *(sentence for one in asked for sentence in warnings_of(model, one)),
         ],
     }
+
+
+def _of_metrics(own: Sequence[Metric]) -> dict[str, Any]:
+    return {"metrics": {one.name: {"unit": one.unit, "direction": one.direction} for one in own}} if own else {}
 
 
 def _scored(model: Model, asked: Asked) -> str:

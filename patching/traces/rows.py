@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..algebra.cells import ONE_CELL, Cell
-from ..algebra.programs import RESTORE, SEVER, Program, nothing
+from ..algebra.programs import ABLATE, RESTORE, SEVER, Program, nothing
 from ..plain.asked import Asked
 from ..plain.metrics import METRICS, Scores
 from .table import COLUMNS
@@ -16,13 +16,16 @@ from .table import COLUMNS
 Columns = dict[str, Any]
 
 
-def cell_columns(asked: Asked, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL) -> Columns:
+def cell_columns(
+    asked: Asked, foil: str, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL
+) -> Columns:
     """One cell's draws as columns; what is the same for all of them is given once and repeated by `frame_of`."""
     position = -1 if cell.position is None else cell.position
     prompt, tokenised = asked.prompt.prompt, asked.prompt.patched
     return {
         "prompt": prompt.name,
         "relation": prompt.relation,
+        "foil": foil,
         "run": run,
         "component": restored_names(program),
         "window": program.window or 1,
@@ -31,13 +34,13 @@ def cell_columns(asked: Asked, run: str, scores: Scores, program: Program = noth
         "token": tokenised.tokens[position] if position >= 0 else "",
         "role": tokenised.role(position) if position >= 0 else "",
         "layer": -1 if cell.layer is None else cell.layer,
-        **{metric: getattr(scores, metric) for metric in METRICS},
+        **{metric: scores[metric] for metric in (*METRICS, *scores.own)},
     }
 
 
 def restored_names(program: Program) -> str:
-    """The components a program restores, as the table calls them."""
-    return _names(program, RESTORE)
+    """The components a program restores, or ablates, as the table calls them."""
+    return _names(program, RESTORE, ABLATE)
 
 
 def severed_names(program: Program) -> str:
@@ -45,8 +48,8 @@ def severed_names(program: Program) -> str:
     return _names(program, SEVER)
 
 
-def _names(program: Program, verb: str) -> str:
-    found = dict.fromkeys(write.site.component.name for write in program.ordered if write.verb == verb)
+def _names(program: Program, *verbs: str) -> str:
+    found = dict.fromkeys(write.site.component.name for write in program.ordered if write.verb in verbs)
     return "+".join(found) or "none"
 
 
@@ -54,8 +57,8 @@ def frame_of(parts: list[Columns]) -> pd.DataFrame:
     """One frame from the columns of many cells."""
     lengths = [len(part["prob"]) for part in parts]
     columns: Columns = {}
-    for name in COLUMNS:
-        if name in METRICS:
+    for name in (*COLUMNS, *(name for name in parts[0] if name not in COLUMNS)):
+        if isinstance(parts[0].get(name), np.ndarray):
             columns[name] = np.concatenate([part[name] for part in parts])
         elif name == "draw":
             columns[name] = np.concatenate([np.arange(length) for length in lengths])

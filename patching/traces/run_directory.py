@@ -149,11 +149,12 @@ def _identity(plan: Plan) -> Identity:
     for one in plan.asked:
         content = [one.prompt.prompt.name, one.prompt.prompt.relation, one.prompt.ids, one.prompt.subject, one.answer]
         prompts.update(json.dumps(content).encode())
-    meta = plan.meta
+    meta, foils = plan.meta, [one.foil for one in plan.asked]
     fields = {
         **{name: meta[name] for name in ("model", "fingerprint", "programs", "seed", "noise_level", "dtype", "guests")},
         "prompts": f"{len(plan.asked)} ({prompts.hexdigest()[:16]})",
-        "foil": plan.foil,
+        "foil": foils[0] if len(set(foils)) == 1 else foils,
+        **({"metrics": [one.identity for one in plan.metrics]} if plan.metrics else {}),
         "engine": sorted(str(program) for program in plan.plain),
     }
     return Identity.of("run", fields, _WORDS)

@@ -3,11 +3,13 @@
 | column | meaning |
 |---|---|
 | prompt, relation | name and relation of the prompt |
-| run | "clean", "corrupted" or "patched" |
-| component, window, severed | what was restored, in how many layers at once, and what was severed ("none") |
+| foil | the answer that logit_diff compares with, as it stands behind the prompt |
+| run | "clean", "corrupted", "patched", or "ablated", which is compared with "clean" |
+| component, window, severed | what was restored or ablated, in how many layers at once, and what was severed ("none") |
 | position, token, role, layer | where; -1 and "" for clean and corrupted rows |
 | draw | which noise draw; draws of one prompt are paired across all its rows |
 | prob, log_prob, logit_diff, rank, kl | see `patching.metrics` |
+| others | metrics of the user's own; `meta["metrics"]` has their units and directions |
 """
 
 from __future__ import annotations
@@ -24,9 +26,15 @@ from ...runs.frames import read_frame, write_frame
 from ..plain.metrics import METRICS
 
 COLUMNS = (
-    "prompt", "relation", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw",
+    "prompt", "relation", "foil", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw",
     *METRICS,
 )  # fmt: skip
+
+CELLS = ("patched", "ablated")
+"""Runs that are cells of a grid."""
+
+_NEWER = {"foil": ""}
+"""Columns that tables of earlier versions lack, and what stands in them then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,9 @@ class Table:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        new = {name: value for name, value in _NEWER.items() if name not in self.frame.columns}
+        if new:
+            object.__setattr__(self, "frame", self.frame.assign(**new))
         missing = [column for column in COLUMNS if column not in self.frame.columns]
         if missing:
             raise UsageError(f"this frame is no trace: it lacks the columns {', '.join(missing)}")
@@ -54,6 +65,11 @@ class Table:
         called = f" of {self.meta['model']}" if "model" in self.meta else ""
         what = f"{len(self.prompts)} prompts, restored {restored or 'nothing'}"
         return f"Table({len(self)} rows{called}: {what}; see .frame and .meta)"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the columns that are metrics: the standard ones and the user's own."""
+        return (*METRICS, *self.meta.get("metrics", {}))
 
     @property
     def prompts(self) -> list[str]:

@@ -66,7 +66,8 @@ def trace(
             torchrun the ranks share the prompts, and all return the whole table.
         progress: show a bar.
         options: of causal tracing, where no programs are given (`CausalTracing`): kinds, severed, window, sigmas,
-            noise_level, draws; and of any trace (`Tracing`): seed, reference, foil, engine, memory.
+            noise_level, draws; and of any trace (`Tracing`): seed, reference, foil, metric, engine,
+            memory.
 
     Returns:
         The long table; see `patching.table`.
@@ -173,7 +174,7 @@ def _merged(directory: RunDirectory, numbers: Iterable[int], meta: dict[str, Any
 def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Counts]:
     """The frames of the prompts of one group."""
     session = group.session()
-    questions = make_questions(session, made.foil)
+    questions = make_questions(session, group.programs, made.metrics)
     corrupted = session.run(group.programs[0].corruption)
     grid = Grid(session, group, questions)
     patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
@@ -182,13 +183,15 @@ def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Coun
     frames = []
     for index, asked in enumerate(session.asked):
         clean = score(session.logits[nothing][index], questions[index])
+        foil = made.model.decode(questions[index].foil)
         parts = [
-            cell_columns(asked, "clean", clean),
-            cell_columns(asked, "corrupted", score(corrupted[index], questions[index])),
+            cell_columns(asked, foil, "clean", clean),
+            cell_columns(asked, foil, "corrupted", score(corrupted[index], questions[index])),
         ]
         for program in group.programs:
             for cell in cells(program, session.model.layout, asked.prompt):
-                parts.append(cell_columns(asked, "patched", patched[index][program, cell], program, cell))
+                kind = "ablated" if program.ablates else "patched"
+                parts.append(cell_columns(asked, foil, kind, patched[index][program, cell], program, cell))
         frames.append(frame_of(parts))
         logits = session.logits[nothing][index]
         grid.counts.resolution = max(grid.counts.resolution, resolution(logits, made.model.dtype))
