@@ -182,11 +182,13 @@ def test_a_table_of_ablations_is_compared_with_the_clean_run(model: Model) -> No
     table = mi.trace(model, [PROMPT], program, progress=False)
     assert list(table.frame["run"].unique()) == ["clean", "corrupted", "ablated"]
     effects = ablation_effects(table)
-    one = run(model, PROMPT, ablate(mlp[2] @ subject[-1], Resample(SAME, draws=2)))
-    cell = effects[(effects["position"] == 2) & (effects["layer"] == 2)].iloc[0]
+    one = run(model, PROMPT, ablate(mlp[1] @ subject[-1], Resample(SAME, draws=2)))
+    cell = effects[(effects["position"] == 2) & (effects["layer"] == 1)].iloc[0]
     assert cell["effect"] == pytest.approx(one.ablation_effect)
     assert cell["direction"] == ("falls" if cell["effect"] < 0 else "rises")
     assert len(effects) == 9 * LAYERS
+    idle = effects[(effects["position"] == 2) & (effects["layer"] == LAYERS - 1)]  # read by nothing that is scored
+    assert set(idle["direction"]) == {"stays"}
     assert {finding.code for finding in diagnose(table)}.isdisjoint({"small-total-effect", "few-draws"})
     noise = corrupt(embed @ subject, Gaussian(draws=2))
     restored = mi.trace(model, [PROMPT], noise | restore(mlp.each @ every), progress=False)
