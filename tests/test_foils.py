@@ -80,7 +80,7 @@ def test_the_table_says_each_foil_and_a_table_without_still_loads(model: Model, 
 
 
 def test_another_subjects_own_answer_is_the_foil(model: Model) -> None:
-    prompt, found = PROMPTS[0], []
+    prompt = PROMPTS[0]
     for other in ("cy eve", "gus hal", "ida jo", "fay dee"):
         swap = corrupt(embed @ subject, OtherSubject(other))
         logits = model.logits(torch.tensor([model.encode(f"the {other} lives in the old town of")]))[0, -1]
@@ -89,13 +89,24 @@ def test_another_subjects_own_answer_is_the_foil(model: Model) -> None:
         read = restore(mlp[1] @ last, Run(swap))
         for program in (swap, read, restore(mlp[1] @ last, OtherSubject(other))):
             assert run(model, prompt, program).foil == wanted
-        found.append(wanted)
     assert run(model, own(prompt, "paris"), swap).foil == "paris"
     table = mi.trace(model, prompt, swap | restore(mlp.each @ every), progress=False)
     assert set(table.frame["foil"]) == {wanted}
     strongest = run(model, prompt, corrupt(embed @ subject, Gaussian(draws=1))).foil
     assert strongest == run(model, prompt, nothing).foil
-    assert len({strongest, *found}) > 1
+
+
+def test_the_bundled_model_names_the_other_subjects_answer() -> None:
+    atlas = mi.load("atlas")
+    alike: dict[tuple[str, int], Prompt] = {}
+    for fact in mi.atlas.known_facts():
+        prompt = fact.prompt
+        other = alike.setdefault((prompt.template, len(atlas.tokenise(prompt))), prompt)
+        if other.answer != prompt.answer:
+            break
+    result = run(atlas, prompt, corrupt(embed @ subject, OtherSubject(other.subject)))
+    assert result.foil.strip() == other.answer
+    assert result.clean.logit_diff[0] > 0 > result.corrupted.logit_diff[0]
 
 
 def test_the_foil_is_part_of_what_a_run_is(model: Model, tmp_path: Path) -> None:
