@@ -54,7 +54,7 @@ def test_a_program_reads_as_it_is_written() -> None:
         "restore(z.heads(2, 5)[7] @ last, Zero())": restore(z.heads(5, 2)[7] @ last, Zero()),
         "restore(mlp[1, 4] @ at(3))": restore(mlp[1, 4] @ at(3)),
         "restore(mlp[::2] @ subject[1:3])": restore(mlp[::2] @ subject[1:3]),
-        "add(mlp[2] @ last, Delta((16,)))": add(mlp[2] @ last, Delta(torch.zeros(16))),
+        f"add(mlp[2] @ last, {Delta(torch.zeros(16))})": add(mlp[2] @ last, Delta(torch.zeros(16))),
     }
     for text, program in texts.items():
         assert str(program) == text
