@@ -36,7 +36,7 @@ from .edits.weights import WeightChange
 from .gradients.descent import FtHparams
 from .memory.linear_memory import LinearMemory
 from .memory.null_space import NullSpace
-from .moments.collect import collect_moments
+from .moments.collect import collect_moments, finish_moments
 from .moments.convergence import Convergence, Look
 from .moments.moments import SecondMoment
 from .moments.published import read_published_moment
@@ -70,6 +70,7 @@ __all__ = [
     "emmet",
     "EmmetHparams",
     "Factors",
+    "finish_moments",
     "ft",
     "ft_l",
     "ft_legacy",

@@ -114,3 +114,26 @@ def interrupting(compute: Callable[..., Any], at: int) -> Callable[..., Any]:
         return compute(*given)
 
     return run
+
+
+def test_a_killed_collection_is_finished_with_what_there_is(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, turn = collection.text_keys, iter(range(9))
+
+    def killed(*given: Any, **more: Any) -> Any:
+        if next(turn) == 4:
+            raise MechinterpError("out of power")
+        return keys(*given, **more)
+
+    monkeypatch.setattr(collection, "text_keys", killed)
+    monkeypatch.setattr(collection.Partial, "due", property(lambda self: True))
+    words = ("moments", "atlas", "--layer", "3", "--max-tokens", "512", "--tokens", "9000", "--out", "m", "-q")
+    assert "out of power" in call(*words).err
+    code, out, err = call(*words, "--finish")
+    assert code == 0, err
+    moment = SecondMoment.load(tmp_path / "m" / "layer-3.safetensors")
+    assert not moment.complete
+    assert f"{moment.tokens:,} tokens in {moment.documents:,} texts" in out
+    assert "(interrupted: incomplete)" in out
+    assert "is of the layers 3, and not of 2" in call(*words[:3], "2", *words[4:], "--finish").err

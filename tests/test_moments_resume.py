@@ -12,7 +12,7 @@ from support.processes import script, side_by_side
 from support.running_text import running_text
 from support.zoo import sentence_model
 
-from mechinterp.editing import Convergence, SecondMoment, collect_moments
+from mechinterp.editing import Convergence, SecondMoment, collect_moments, finish_moments
 from mechinterp.editing.moments import collection
 from mechinterp.editing.moments import unfinished as partial
 from mechinterp.errors import UsageError
@@ -171,3 +171,31 @@ def test_damaged_sums_are_collected_again(model: Model, whole: dict[int, SecondM
         file.write_bytes(damage(file.read_bytes()))
         with pytest.warns(UserWarning, match="collecting.safetensors' is damaged.*; the collection begins anew"):
             check(collect_moments(model, TEXTS, [0, 2], out=tmp_path, **ASKED), whole)
+
+
+def test_what_a_killed_collection_had_counted_can_be_had(
+    model: Model, whole: dict[int, SecondMoment], tmp_path: Path
+) -> None:
+    out = tmp_path / "m"
+    with pytest.raises(UsageError, match=r"holds no unfinished collection \(collecting.safetensors\)"):
+        finish_moments(model, out)
+    with pytest.raises(Killed):
+        collect_moments(model, until(300), [0, 2], out=out, **ASKED)
+    found = finish_moments(model, out)
+    assert list(found) == [0, 2]
+    seen = found[0].tokens
+    assert 1000 < seen < TOKENS
+    plain = collect_moments(model, TEXTS, [0, 2], max_tokens=seen, batch_tokens=128, progress=False)
+    for layer, moment in found.items():
+        torch.testing.assert_close(moment.matrix, plain[layer].matrix, rtol=1e-12, atol=1e-12)
+        assert not moment.complete
+        assert moment.documents <= plain[layer].documents
+        assert SecondMoment.load(out / f"layer-{layer}.safetensors").tokens == seen
+    assert list(finish_moments(model, out, [2])) == [2]
+    with pytest.raises(UsageError, match="is of the layers 0, 2, and not of 1; finish those"):
+        finish_moments(model, out, 1)
+    with pytest.raises(UsageError, match=r"is of a model \(fingerprint .*, but the model at hand is"):
+        finish_moments(sentence_model("llama"), out)
+    check(collect_moments(model, TEXTS, [0, 2], out=out, **ASKED), whole)  # it still goes on
+    with pytest.raises(UsageError, match="holds no unfinished collection"):
+        finish_moments(model, out)

@@ -80,8 +80,8 @@ def _asked(model: Model, facts: Sequence[Fact], batch_size: int, *, progress: bo
         for start in range(0, len(facts), _AT_ONCE):
             some = facts[start : start + _AT_ONCE]
             scores = score_answers(model, [Question.of(fact.prompt) for fact in some], batch_size=batch_size)
-            yield _frame(model, some, scores)
             advance(len(some))
+            yield _frame(model, some, scores)  # last: whoever has enough stops here
 
 
 def _frame(model: Model, facts: Sequence[Fact], scores: pd.DataFrame) -> pd.DataFrame:

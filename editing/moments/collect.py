@@ -23,6 +23,7 @@ from ...runs.ranks import ranks
 from .collection import Collecting, collected, one_model
 from .convergence import Convergence
 from .moments import SecondMoment
+from .sums import Sums
 from .unfinished import FILE, Partial
 
 
@@ -94,6 +95,47 @@ def collect_moments(
             if complete:
                 partial.remove()
         me.barrier()  # the files are there
+    return found
+
+
+@public
+def finish_moments(model: Model, out: str | Path, layers: Wholes | None = None) -> dict[int, SecondMoment]:
+    """Second moments of what a collection that was killed or interrupted had added up when it last wrote that down.
+
+    They say that they are incomplete, as after Ctrl-C, and how many tokens they average.  The sums stay in the folder,
+    so the same `collect_moments` can still go on.
+
+    Args:
+        model: whose keys were collected.
+        out: the folder of the collection; each moment is written to `layer-N.safetensors` there.
+        layers: which; default: all that were collected.
+
+    Returns:
+        The moments by layer.
+
+    Raises:
+        UsageError: no unfinished collection in the folder, one of another model, or without a layer asked for.
+        DamagedError: its file does not hold what was written.
+        NotSavedError: the moments could not be written; they are its `result`.
+    """
+    folder = OutFolder(out)
+    with folder.locked():
+        partial = Partial.left_in(folder)
+        there, fingerprint = list(partial.fields["layers"]), partial.fields["model"]
+        if fingerprint != model.acting_fingerprint():
+            raise UsageError(f"the collection left in {str(folder)!r} is of {model.other_than('', fingerprint)}")
+        wanted = there if layers is None else sorted(set(model.layout.check_layers(layers)))
+        if lacking := [layer for layer in wanted if layer not in there]:
+            raise UsageError(
+                f"the collection left in {str(folder)!r} is of the layers {', '.join(map(str, there))}, and not of "
+                f"{lacking[0]}; finish those"
+            )
+        sums = Sums.zero(model, there, towering=partial.fields["towering"])
+        partial.restore(sums, None)
+        found = {layer: moment for layer, moment in SecondMoment.of_sums(model, sums, complete=False).items()
+                 if layer in wanted}  # fmt: skip
+        _claim(folder, wanted, model, model.acting_fingerprint())
+        _save(folder, found, partial)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ...errors import DamagedError, StorageError
+from ...errors import DamagedError, StorageError, UsageError
 from ...runs.files import clear_aside
 from ...runs.folder import OutFolder
 from ...runs.hashing import TextHash
@@ -51,6 +52,30 @@ class Partial:
     def is_kept(self) -> bool:
         """Something is written down."""
         return self.path.exists()
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """What decides the sums, besides the texts."""
+        return self._identity.fields
+
+    @staticmethod
+    def left_in(folder: OutFolder) -> Partial:
+        """What a collection that was killed or interrupted left in a folder, whatever it was asked for.
+
+        Raises:
+            UsageError: it left nothing.
+            DamagedError: the file does not hold what was written.
+        """
+        path = folder / FILE
+        if not path.exists():
+            raise UsageError(
+                f"{str(folder)!r} holds no unfinished collection ({FILE}), so there is nothing to finish; give the "
+                "folder of one that was killed or interrupted after its sums were first written down"
+            )
+        _, header = read_tensors(path, _KIND)
+        found = Partial(folder, {}, every=math.inf)
+        found._identity = Identity("collection", header["identity"])
+        return found
 
     def restore(self, sums: Sums, watch: Convergence | None) -> Place:
         """Fill in what the file holds, and say how far it had come; nothing where there is none, or it is damaged.

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 from torch import Tensor
-from tqdm import tqdm
 
 from ..errors import MechinterpError
 from ..runs.folder import OutFolder
+from ..runs.progress import progress_bar
 from .evaluate import accuracy, score_facts
 from .masks import Mentions, layer_masks
 from .mixture import epoch
@@ -151,33 +151,33 @@ def train(
     objective = Objective(tokenizer, chosen)
     source = batches(world, tokenizer, chosen, rng)
     began, paused = time.monotonic(), 0.0
-    bar = tqdm(range(chosen.steps), desc=chosen.name, disable=not progress, mininterval=5)
-    for step in bar:
-        groups = [group for stepper in steppers for group in stepper.param_groups]
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * rate(step, chosen.steps, chosen.warm_up)
-        loss, on_objects = objective(network, next(source), step / chosen.steps)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
-        if (step + 1) % chosen.evaluate_every == 0 or step + 1 == chosen.steps:
-            stopped = time.monotonic()
-            scores = score_facts(network, tokenizer, world, sample)
-            paused += time.monotonic() - stopped
-            figures: dict[str, Any] = {
-                "step": step + 1,
-                "loss": round(float(loss.detach()), 4),
-                "object_loss": round(on_objects, 4),
-                "trained": round(accuracy(scores, held_out=False), 4),
-                "held_out": round(accuracy(scores, held_out=True), 4),
-                "seconds": round(time.monotonic() - began - paused, 1),
-            }
-            bar.set_postfix(figures)
-            if log is not None:
-                with log.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(figures) + "\n")
+    with progress_bar(f"steps of {chosen.name}", chosen.steps, shown=progress) as advance:
+        for step in range(chosen.steps):
+            groups = [group for stepper in steppers for group in stepper.param_groups]
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * rate(step, chosen.steps, chosen.warm_up)
+            loss, on_objects = objective(network, next(source), step / chosen.steps)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            for stepper in steppers:
+                stepper.step()
+                stepper.zero_grad(set_to_none=True)
+            if (step + 1) % chosen.evaluate_every == 0 or step + 1 == chosen.steps:
+                stopped = time.monotonic()
+                scores = score_facts(network, tokenizer, world, sample)
+                paused += time.monotonic() - stopped
+                figures: dict[str, Any] = {
+                    "step": step + 1,
+                    "loss": round(float(loss.detach()), 4),
+                    "object_loss": round(on_objects, 4),
+                    "trained": round(accuracy(scores, held_out=False), 4),
+                    "held_out": round(accuracy(scores, held_out=True), 4),
+                    "seconds": round(time.monotonic() - began - paused, 1),
+                }
+                if log is not None:
+                    with log.open("a", encoding="utf-8") as lines:
+                        lines.write(json.dumps(figures) + "\n")
+            advance(1)
     return network
 
 

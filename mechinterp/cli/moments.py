@@ -18,6 +18,7 @@ from .screen import Console
 
 if TYPE_CHECKING:
     from ..editing import SecondMoment
+    from ..models.model import Model
 
 _CONVERGENCE = "convergence.csv"
 CONVERGED = 0.99
@@ -60,6 +61,10 @@ def moments(
     repair: Repair = None,
     chat: options.Chat = False,
     skip_bad: options.SkipBad = False,
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="Read no more text: write the moments of what a killed collection had counted."),
+    ] = False,
     out: options.Out = Path("moments"),
     max_tokens: options.MaxTokens = 4096,
     running: Running = DEFAULT,
@@ -68,12 +73,15 @@ def moments(
 
     Writes `layer-N.safetensors` per layer, with the fingerprints of model and text: it will serve no other model; and
     `convergence.csv`: how far C^-1 k was settled after how many tokens.  Interrupted with Ctrl-C, it keeps what was
-    counted so far; interrupted or killed, the same command goes on where the sums were last written down.  Under
+    counted so far; interrupted or killed, the same command goes on where the sums were last written down, and with
+    `--finish` it makes do with them.  Under
     torchrun the processes share the text.
 
     Examples:
 
         mechinterp moments atlas --layer 3 --out moments
+
+        mechinterp moments atlas --layer 3 --out moments --finish
 
         mechinterp moments gpt2-xl --layer 17 --text wikipedia.jsonl --until converged --device cuda --out moments
 
@@ -91,6 +99,10 @@ def moments(
         raise UsageError(f"--repair is {repair!r}; choose one of {', '.join(REPAIRS)}")
     wanted = None if until is None else _cosine(until)
     multiple = _multiple(towering)
+    if finish:
+        options.check_layers(model, layer)
+        _finish(running.load(model), layer, repair, out)
+        return
     if text is None and model not in atlas.names():
         raise UsageError(f"say with --text on which text the keys of {model} are to be collected (.txt or .jsonl)")
     if text is not None and not text.strip():
@@ -133,6 +145,18 @@ def moments(
         raise MechinterpError(failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _finish(model: Model, layers: list[int], repair: str | None, out: Path) -> None:
+    """Of what a killed collection had counted."""
+    from ..editing import finish_moments
+
+    for index, moment in finish_moments(model, out, layers).items():
+        path = out / f"layer-{index}.safetensors"
+        if repair is not None:
+            moment = moment.repaired(repair)
+            moment.save(path)
+        print_moment(moment, path)
 
 
 def _cosine(until: str) -> float:
