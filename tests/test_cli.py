@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_many_facts_are_edited_by_any_editor(call, tmp_path: Path) -> None:
     together = call("edit", "atlas", "--editor", "memit", "--layer", "2", "--layer", "3", *several, "--out", "a")
     assert together.code == 0, together.err
     assert "of 3 requests succeeded" in together.out
+    assert re.search(r"P\(target\) 0\.\d{4} unedited -> 0\.\d{4}, in the middle of 3", together.out)
+    assert "(ES), per cent of 3: 0 unedited -> 100" in together.out
     made = Edit.load(tmp_path / "a" / "edit.safetensors")
     assert made.layers == (2, 3)
     assert len(made.provenance.requests) == 3
@@ -93,6 +96,7 @@ def test_many_facts_are_edited_by_any_editor(call, tmp_path: Path) -> None:
     in_turn = call("edit", "atlas", "--editor", "r-rome", "--no-kl", *several, "--out", "b")
     assert in_turn.code == 0, in_turn.err
     assert "3 of 3 edits by r-rome succeeded when they were made" in in_turn.out
+    assert "(ES), per cent of 3: 0 before each -> 100" in in_turn.out
     parts = Edit.load(tmp_path / "b" / "edit.safetensors").parts
     assert [len(part.provenance.on_top_of) for part in parts] == [0, 1, 2]
 

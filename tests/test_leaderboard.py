@@ -488,3 +488,34 @@ def test_peak_memory_sees_what_was_held_meanwhile() -> None:
         del held
     assert large.kind not in (GPU, UNKNOWN)
     assert large.megabytes - small.megabytes > 100
+
+
+def test_the_unedited_scores_stand_beside_every_set_of_facts() -> None:
+    rows, costs = [], []
+    for size, records in ((2, "abcdef"), (3, "abc")):
+        for editor in ("memit", "ft"):
+            costs.append((editor, "batch", size, len(records), 0, 1.0, float("nan"), ""))
+            for record in records:
+                for stage, value in (("before", 0.0 if record < "d" else 1.0), ("after", 1.0)):
+                    rows.append((editor, "batch", size, 0, record, "", stage, "ES", value, 1, ""))
+    columns = [
+        "editor",
+        "edits",
+        "size",
+        "group",
+        "record",
+        "relation",
+        "stage",
+        "metric",
+        "value",
+        "questions",
+        "failed",
+    ]
+    cost = ["editor", "edits", "size", "facts", "failed", "seconds_per_edit", "peak_memory_mb", "memory_is"]
+    board = Leaderboard(pd.DataFrame(rows, columns=columns), pd.DataFrame(costs, columns=cost), {})
+    _, shown = board.rows(["ES"], decimals=0)
+    assert [(*row[:3], row[3].split(" ")[0]) for row in shown] == [
+        ("no edit", "", "", "50"), ("memit", "batch", "2", "100"), ("ft", "batch", "2", "100"),
+        ("no edit", "batch", "3", "0"), ("memit", "batch", "3", "100"), ("ft", "batch", "3", "100"),
+    ]  # fmt: skip
+    assert "[" in shown[0][3]

@@ -136,7 +136,9 @@ class Leaderboard:
     def rows(
         self, metrics: Names | None = None, summary: pd.DataFrame | None = None, *, decimals: int = 1
     ) -> tuple[list[str], list[list[str]]]:
-        """The table in words: headings, and a row per editor, the unedited model first; shares in per cent.
+        """The table in words: headings, and a row per editor; shares in per cent.
+
+        The unedited model comes first, and again wherever other facts follow.
 
         Args:
             metrics: which; default: those of `SHOWN` that were measured.
@@ -148,12 +150,16 @@ class Leaderboard:
         chosen = [metric for metric in (SHOWN if metrics is None else names_of(metrics, "metrics")) if metric in there]
         headings = ["editor", "edits", "size", *chosen, "s per edit", "peak MB", "failed"]
         rows: list[list[str]] = []
+        facts = {cell: frozenset(part["record"]) for cell, part in self.records.groupby(CELL, sort=False)}
+        unedited: list[frozenset[str]] = []
         for cell, part in found.groupby(CELL, sort=False):
             before, after = (part[part["stage"] == stage].set_index("metric") for stage in (BEFORE, AFTER))
-            if not rows:
-                rows.append([NO_EDIT, "", "", *(_words(before, metric, decimals) for metric in chosen), "", "", ""])
-            cost = self.costs.set_index(CELL).loc[cell]
             editor, edits, size = map(str, cell)
+            if facts[cell] not in unedited:  # groups of another size may leave facts out
+                of = [edits, size] if unedited else ["", ""]
+                unedited.append(facts[cell])
+                rows.append([NO_EDIT, *of, *(_words(before, metric, decimals) for metric in chosen), "", "", ""])
+            cost = self.costs.set_index(CELL).loc[cell]
             costs = [
                 f"{cost['seconds_per_edit']:.3g}",
                 "" if pd.isna(cost["peak_memory_mb"]) else f"{cost['peak_memory_mb']:.0f}",

@@ -148,7 +148,7 @@ def edit(
     failed = [report.reason for report in reports if not report.success] + refused
     console = Console()
     if len(steps) == 1:
-        from .printing import print_report
+        from .printing import before_and_after, outcomes_of, print_report
 
         print_report(console, made)
     else:
@@ -156,6 +156,8 @@ def edit(
             console.print(f"left out: {reason}")
         said = f"{len(steps) - len(failed)} of {len(steps)} edits by {method.name} succeeded when they were made"
         console.print(said)
+        for line in before_and_after(outcomes_of(reports), "before each"):
+            console.print(line)
     typer.echo(f"written to {out}: {_EDIT}, {_REPORT}")
     if require_success and failed:
         raise MechinterpError(f"{len(failed)} of {len(steps)} edits failed: {failed[0]}")

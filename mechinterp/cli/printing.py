@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -14,7 +15,7 @@ from .screen import Console
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..editing import Edit
+    from ..editing import BatchReport, Edit, Outcome, RomeReport
     from ..models.model import Model
 
 _SHOWN = (FIRST_SUBJECT, MIDDLE_SUBJECT, LAST_SUBJECT, LAST)
@@ -147,9 +148,55 @@ def _print_batch(console: Console, made: Edit) -> None:
     assert isinstance(report, BatchReport)
     succeeded = sum(outcome.success for outcome in report.outcomes)
     lines = [f"{made!r}: {succeeded} of {len(report.outcomes)} requests succeeded in {report.seconds:.1f} s"]
+    lines += before_and_after(report.outcomes)
     lines += [report.reason] if report.reason else []
     for change in report.layers:
         text = "" if change.disturbance is None else f"; {change.disturbance:.3f} of its output on ordinary text"
         lines.append(f"layer {change.layer}: |dW|/|W| {change.norm_ratio:.4f}{text}")
     for line in (*lines, *report.warnings):
         console.print(line)
+
+
+def outcomes_of(reports: Sequence[RomeReport | BatchReport]) -> list[Outcome | RomeReport]:
+    """What became of each fact of several edits."""
+    from ..editing import RomeReport
+
+    found: list[Outcome | RomeReport] = []
+    for report in reports:
+        found += [report] if isinstance(report, RomeReport) else report.outcomes
+    return found
+
+
+def before_and_after(outcomes: Sequence[Outcome | RomeReport], before: str = "unedited") -> list[str]:
+    """Lines: P(target) in the middle, and ES with its interval over the facts whose answer is known.
+
+    Args:
+        outcomes: of each fact.
+        before: what the model before is called; each edit of a sequence meets those before it.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from ..analysis.intervals import bootstrap_share, with_interval
+
+    if not outcomes:
+        return []
+    middle = [
+        median(values) for values in zip(*((one.target_before, one.target_after) for one in outcomes), strict=True)
+    ]
+    lines = [f"P(target) {middle[0]:.4f} {before} -> {middle[1]:.4f}, in the middle of {len(outcomes)}"]
+    known = [one for one in outcomes if one.answer_before is not None and one.answer_after is not None]
+    if known:
+        pairs = [
+            (one.target_before > (one.answer_before or 0.0), one.target_after > (one.answer_after or 0.0))
+            for one in known
+        ]
+        share = bootstrap_share(np.array(pairs, dtype=float))
+        ends = [
+            with_interval(pd.Series({"estimate": estimate, "low": low, "high": high}), ".0f", 100)
+            for estimate, low, high in zip(share.estimate, share.low, share.high, strict=True)
+        ]
+        lines.append(
+            f"the target is likelier than the answer (ES), per cent of {len(known)}: {ends[0]} {before} -> {ends[1]}"
+        )
+    return lines
