@@ -194,7 +194,7 @@ def test_what_a_killed_collection_had_counted_can_be_had(
     assert list(finish_moments(model, out, [2])) == [2]
     with pytest.raises(UsageError, match="is of the layers 0, 2, and not of 1; finish those"):
         finish_moments(model, out, 1)
-    with pytest.raises(UsageError, match=r"is of a model \(fingerprint .*, but the model at hand is"):
+    with pytest.raises(UsageError, match=r"is of another model \(fingerprint .*, but the model at hand is"):
         finish_moments(sentence_model("llama"), out)
     check(collect_moments(model, TEXTS, [0, 2], out=out, **ASKED), whole)  # it still goes on
     with pytest.raises(UsageError, match="holds no unfinished collection"):
