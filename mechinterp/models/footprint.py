@@ -14,7 +14,7 @@ from huggingface_hub import constants, get_safetensors_metadata, try_to_load_fro
 
 from ..errors import MechinterpError
 from .placement import named_device
-from .weight_files import shards
+from .weight_files import gguf_parameters, is_gguf, shards
 
 _BITS = {
     "F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "F8_E4M3": 8,
@@ -54,6 +54,9 @@ def footprint(source: str | Path, dtype: torch.dtype | None = None) -> Footprint
         None where it cannot be known before reading: the hub is not asked or does not say, or the files are no
         safetensors files.
     """
+    if is_gguf(source):
+        parameters = gguf_parameters(source)
+        return Footprint(parameters, os.path.getsize(source), parameters * (dtype or torch.float32).itemsize)
     parameters = stored = loaded = 0
     dtype = dtype or _configured(source)
     files = _weight_files(source)

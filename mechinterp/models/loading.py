@@ -27,7 +27,8 @@ from .model import Model
 from .placement import check_device, dtype_of, is_spread
 from .preflight import preflight
 from .stacks import decoder_start, stack_of
-from .unwrapped import check_tokenizer, unwrapped
+from .unwrapped import check_tokenizer, plain_gguf, unwrapped
+from .weight_files import is_gguf
 
 
 @plainly(grad=False)
@@ -47,7 +48,8 @@ def load(
     """Load a model for patching and editing, and prove by a preflight that its hooks do what they say.
 
     Args:
-        source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a Hugging Face hub name, a Hugging
+        source: `"atlas"` or `"atlas-plain"` (bundled, no network), a local folder, a GGUF file or a folder with one
+            (llama.cpp's; its weights are turned into float32, or the dtype given), a Hugging Face hub name, a Hugging
             Face model (it is wrapped in place: deep-copy it first if you need it plain; a compiled or parallel one is
             taken out of its wrapper) or a TransformerBridge.  A bundled model is known by its weights, from wherever
             they were read.
@@ -90,9 +92,13 @@ def load(
         if tokenizer is None:
             raise UsageError(f"a {type(source).__name__} was given without its tokenizer; pass tokenizer=...")
         check_device(device)
+        plain_gguf(source)
         hf_model, called = source, name or source.config.name_or_path or type(source).__name__
     else:
-        folder, called = locate(source), name or Path(source).name
+        folder = locate(source)
+        called = name or (
+            Path(folder).stem if folder.endswith(Path(source).name) and is_gguf(folder) else Path(source).name
+        )
         check_fits(folder, called, device, dtype, spread=device_map is not None)
         check_device(device)
         hf_model, tokenizer = read_checkpoint(
@@ -103,6 +109,7 @@ def load(
             device_map=device_map,
             offload_folder=offload_folder,
         )
+        plain_gguf(hf_model)
     if dtype is not None and hf_model.dtype != dtype:
         hf_model = hf_model.to(dtype)
     if device is not None:
@@ -140,6 +147,7 @@ def _from_bridge(
     tokenizer = tokenizer or bridge.tokenizer
     if tokenizer is None:
         raise UsageError("this TransformerBridge has no tokenizer; pass tokenizer=...")
+    plain_gguf(bridge.original_model)
     config: Any = bridge.original_model.config
     called = name or str(config.name_or_path) or type(bridge.original_model).__name__
     check_weights(bridge.original_model, called)

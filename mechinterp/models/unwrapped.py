@@ -35,6 +35,27 @@ def unwrapped(source: object) -> str | Path | PreTrainedModel | TransformerBridg
     raise UsageError(_no_model(source))
 
 
+def plain_gguf(hf_model: Any) -> str:
+    """Take the mark of being quantised off a model that transformers read from a GGUF file; of any other nothing.
+
+    Its weights were turned into plain numbers as they were read, and yet transformers would not convert or save it.
+
+    Returns:
+        the name of its file without ".gguf"; "" for any other model.
+    """
+    config = hf_model.config
+    quantisation = getattr(config, "quantization_config", None)
+    if getattr(quantisation, "quant_method", None) != "gguf":
+        return ""
+    name = Path(str(getattr(quantisation, "gguf_file", None) or "gguf")).stem
+    del config.quantization_config
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if hasattr(hf_model, mark):
+            delattr(hf_model, mark)
+    config.name_or_path = name  # it was the folder of the file
+    return name
+
+
 def check_tokenizer(tokenizer: object) -> None:
     """Refuse what is no tokenizer of transformers.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import UsageError
@@ -16,21 +17,66 @@ _SHOWN = 3
 
 
 def check_file(path: Path) -> None:
-    """Refuse a file where a folder is meant.
+    """Refuse a file where a folder is meant; one of GGUF weights is a model by itself.
 
     Raises:
-        UsageError: always; what the file is, and what to give instead.
+        UsageError: what the file is, and what to give instead.
     """
-    if _is_gguf(path):
-        raise UsageError(_gguf(path))
-    raise UsageError(f"{str(path)!r} is a file; give the folder that holds it, with its config.json and tokenizer")
+    if not is_gguf(path):
+        raise UsageError(f"{str(path)!r} is a file; give the folder that holds it, with its config.json and tokenizer")
+
+
+def is_gguf(path: str | Path) -> bool:
+    """Whether this is a file of weights for llama.cpp, which hold configuration and tokenizer, too."""
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as opened:
+        return Path(path).suffix.lower() == ".gguf" or opened.read(len(_GGUF)) == _GGUF
+
+
+def gguf_in(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds no other weights; None where there is none.
+
+    Raises:
+        UsageError: there are several.
+    """
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".gguf")
+    if not found or any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+        return None
+    if len(found) > 1:
+        raise UsageError(
+            f"the folder {str(folder)!r} holds {len(found)} GGUF files ({listed([path.name for path in found])}); give "
+            "one of them"
+        )
+    return found[0]
+
+
+def gguf_parameters(path: str | Path) -> int:
+    """How many numbers a GGUF file holds, from its header; what cannot be read is refused here.
+
+    Raises:
+        UsageError: the reader is not installed, or the file is cut short or something else.
+    """
+    if find_spec("gguf") is None:
+        raise UsageError(
+            f"{str(path)!r} holds weights as GGUF, and the package that reads them is not installed: pip install gguf "
+            "(or mechinterp[gguf])"
+        )
+    from gguf import GGUFReader
+
+    try:
+        return sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
+    except Exception as error:  # whatever a reader of bytes throws at bytes that are not what they should be
+        raise UsageError(
+            f"{str(path)!r} cannot be read as GGUF: it was cut short, damaged, or is something else; fetch it again"
+        ) from error
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds no model, or only a part of one.
 
     Raises:
-        UsageError: no config.json, no weights, weights of another kind (GGUF, an adapter), an index that cannot be read
+        UsageError: no config.json, no weights, weights of another kind (an adapter), an index that cannot be read
             or names files that are not there.
     """
     shown = str(folder)
@@ -39,10 +85,7 @@ def check_folder(folder: Path) -> None:
             f"the folder {shown!r} holds an adapter (adapter_config.json) and not the weights of a whole model; merge "
             "it into its base model (merge_and_unload of PEFT), save that and give its folder"
         )
-    gguf = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".gguf")
     has_weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-    if gguf and not has_weights:
-        raise UsageError(_gguf(gguf[0]))
     if not (folder / "config.json").is_file():
         raise UsageError(f"the folder {shown!r} holds no config.json; give a folder saved with save_pretrained")
     missing = [file.name for file in shards(folder) if not file.is_file()]
@@ -84,16 +127,3 @@ def _named_in(index: Path) -> list[str]:
         raise UsageError(
             f"{str(index)!r} is no index of weights (it was cut short or damaged); fetch it again"
         ) from error
-
-
-def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as opened:
-        return path.suffix.lower() == ".gguf" or opened.read(len(_GGUF)) == _GGUF
-
-
-def _gguf(path: Path) -> str:
-    return (
-        f"{str(path)!r} holds weights as GGUF (quantised, for llama.cpp), which are not read here; give the folder of "
-        f"the model that it was made from, or let transformers turn it into one: AutoModelForCausalLM.from_pretrained("
-        f"FOLDER, gguf_file={path.name!r}).save_pretrained(...), and the same for its tokenizer"
-    )
