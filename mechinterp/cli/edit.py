@@ -146,10 +146,10 @@ def edit(
     with kept(f"the edit is in {folder / _EDIT}"):
         write_text(folder / _REPORT, json.dumps(plain[0] if len(plain) == 1 else plain, indent=1))
     failed = [report.reason for report in reports if not report.success] + refused
+    from .printing import before_and_after, outcomes_of, print_report
+
     console = Console()
     if len(steps) == 1:
-        from .printing import before_and_after, outcomes_of, print_report
-
         print_report(console, made)
     else:
         for reason in refused:
