@@ -44,6 +44,7 @@ SLOW = (
     "test_golden_rome", "test_evaluation_together", "test_change_laws", "test_fluency", "test_real_models",
     "test_given_editing", "test_padding", "test_plots",
     "test_editors_cli", "test_patches", "test_grace", "test_wise",
+    "test_sinks", "test_keys_and_contexts", "test_towering", "test_prepend",
 )  # fmt: skip
 """Files that start processes, go whole ways or try many models: `make test-quick` leaves them out, all others run them
 first (the longest above), so that no process is left with one of them at the end."""

@@ -402,7 +402,7 @@ def test_every_editor_edits_the_encoder_or_says_that_it_does_not(name: str) -> N
     edit = editor(chosen, asked, [LAYER], **options)
     report = edit.report
     if isinstance(report, RomeReport):
-        assert report.error_at_mean_key < 1e-5 if name == "r-rome" else report.error_at_bare_key < 1e-5
+        assert report.error_at_bare_key < 1e-5
         first, final = report.losses[0].nll, report.losses[-1].nll
     else:
         [outcome] = report.outcomes

@@ -2,7 +2,8 @@
 
 They are shortened to the median length.  As they are, one key in a hundred is nearly all of C (SmolLM2-135M, layer 11),
 and whatever is scaled by its trace is blind to ordinary text.  Left out altogether, nothing keeps an edit off them:
-there a ROME edit then changes 4 % of the sink's own output and raises perplexity by 3.4 %, against 0.5 % with them.
+there one ROME edit of two then changes 4 % of the sink's own output and raises perplexity by 3.4 %, against 0.5 % with
+them.
 Shortened, they keep their direction in C and have no more than their share of its trace.
 
 How long a key may be belongs to the model, not to the texts (`patching.plain.sinks`): parts of one body of text that
