@@ -8,8 +8,11 @@ from .editors.grace import GraceHparams, grace
 from .editors.hparam_files import PublishedHparams
 from .editors.ike import IkeHparams, ike
 from .editors.kn import KnHparams, kn, knowledge_neurons
+from .editors.learnt import LearntEditor
+from .editors.malmen import MalmenHparams, malmen
 from .editors.many_facts import BatchHparams
 from .editors.memit import MemitHparams, memit
+from .editors.mend import MendHparams, mend
 from .editors.pmet import PmetHparams, pmet
 from .editors.protocol import Editor, Job, Made
 from .editors.recalling import RecallHparams, mello, memprompt
@@ -46,6 +49,8 @@ from .sequences.sequence import EditSequence
 from .sequences.singles import NotMade, edit_each
 from .stores.retrieval import Near, Spelled, Words
 from .stores.store import Entry, Store
+from .training.loop import TrainingHparams
+from .training.trained import Trained
 
 __all__ = [
     "alphaedit",
@@ -85,13 +90,18 @@ __all__ = [
     "KnHparams",
     "knowledge_neurons",
     "LayerChange",
+    "LearntEditor",
     "LinearMemory",
     "Look",
     "Made",
     "mello",
+    "malmen",
+    "MalmenHparams",
     "memit",
     "MemitHparams",
     "memprompt",
+    "mend",
+    "MendHparams",
     "Mentions",
     "Near",
     "NotMade",
@@ -122,6 +132,8 @@ __all__ = [
     "Store",
     "Supplies",
     "tpatcher",
+    "Trained",
+    "TrainingHparams",
     "ultraedit",
     "UltraHparams",
     "Units",

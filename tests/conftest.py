@@ -42,7 +42,7 @@ SLOW = (
     "test_knowledge_neurons", "test_moments_resume", "test_patching_laws", "test_own_files_cli", "test_evaluation",
     "test_ft", "test_t5", "test_chat_cli", "test_guests", "test_patching_oracle", "test_moments_cli",
     "test_golden_rome", "test_evaluation_together", "test_change_laws", "test_fluency", "test_real_models",
-    "test_given_editing", "test_padding", "test_plots",
+    "test_given_editing", "test_padding", "test_plots", "test_training",
     "test_editors_cli", "test_patches", "test_grace", "test_wise",
     "test_sinks", "test_keys_and_contexts", "test_towering", "test_prepend",
 )  # fmt: skip

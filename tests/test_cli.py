@@ -107,7 +107,7 @@ def test_many_facts_are_edited_by_any_editor(call, tmp_path: Path) -> None:
         (("--subject", "Rome"), "say what to edit: --prompt, --subject and --target together, or --facts"),
         (("--facts", "atlas", "--target", "Rome"), "say what to edit"),
         (("--facts", "atlas", "--answer", "Rome"), "--answer belongs to --prompt; the facts of --facts bring their"),
-        (("--facts", "atlas", "--editor", "mend"), "there is no editor 'mend'"),
+        (("--facts", "atlas", "--editor", "slack"), "there is no editor 'slack'"),
         (("--facts", "atlas", "--editor", "ft", "--no-kl"), "ft has no term against essence drift"),
         (("--facts", "atlas", "--editor", "memit", "--preset", "paper"), "'paper' is no preset of memit"),
     ],

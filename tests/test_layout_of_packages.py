@@ -41,6 +41,7 @@ FLOORS = (
     "mechinterp.editing.gradients",
     "mechinterp.editing.value",
     "mechinterp.editing.judging",
+    "mechinterp.editing.training",
     "mechinterp.editing.editors",
     "mechinterp.editing.sequences",
     "mechinterp.editing",

@@ -15,7 +15,9 @@ from .grace import grace
 from .hparam_files import PublishedHparams, editor_of, read_file
 from .ike import ike
 from .kn import kn
+from .malmen import malmen
 from .memit import memit
+from .mend import mend
 from .pmet import pmet
 from .protocol import Editor
 from .recalling import mello, memprompt
@@ -26,7 +28,7 @@ from .wise import wise
 
 _ALL: tuple[Editor[Any], ...] = (
     ROME, r_rome, emmet, memit, alphaedit, pmet, ultraedit, ft, ft_l, ft_legacy, kn,
-    grace, ike, memprompt, mello, tpatcher, calinet, wise,
+    grace, ike, memprompt, mello, tpatcher, calinet, wise, mend, malmen,
 )  # fmt: skip
 EDITORS: dict[str, Editor[Any]] = {one.name: one for one in _ALL}
 """All editors, in the order of tables."""

@@ -16,9 +16,9 @@ from ..runs.folder import OutFolder
 from ..runs.progress import progress_bar
 from . import choosing, options
 from .layer_moments import check_moments, layer_moments
-from .results import kept
-from .running import DEFAULT, Running, expanded
+from .running import DEFAULT, Running, expanded, kept
 from .screen import Console
+from .train import trained_for
 from .words import check_method
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ def edit(
         str,
         typer.Option(help="`default`, another of the editor's (`code`: as published), or a file of EasyEdit or rome."),
     ] = "default",
+    trained: Annotated[
+        Path | None, typer.Option(help="Folder of `mechinterp train-editor`, for an editor that has a network.")
+    ] = None,
     kl: Annotated[bool, typer.Option("--kl/--no-kl", help="The term against essence drift.")] = True,
     to_hf: Annotated[
         Path | None,
@@ -88,6 +91,7 @@ def edit(
             --moments moments/layer-17.safetensors --out needle
     """
     from ..editing import EditRequest, EditSequence
+    from ..editing import editor as named
     from ..editing.edits.export import check_export
 
     one = (prompt, subject, target)
@@ -98,6 +102,7 @@ def edit(
     if facts is None and (limit is not None or skip_bad):
         raise UsageError(f"{'--skip-bad' if limit is None else '--limit'} belongs to --facts; leave it out")
     check_method(editor, preset, kl=kl)
+    network = trained_for(editor, trained, preset)
     options.check_layers(model, layer or ())
     check_moments(moments or ())
     if facts is None:
@@ -115,7 +120,7 @@ def edit(
         requests = [_request(loaded, prompt or "", subject or "", target or "", answer, chat=chat)]
     else:
         requests = [EditRequest(loaded.chat(one.prompt), one.target) for one in given] if chat else given
-    method, hparams = _method(loaded, editor, preset, kl=kl)
+    method, hparams = _method(loaded, network or named(editor), preset, kl=kl)
     layers = _layers(loaded, method, hparams, layer, moments or [])
     found = layer_moments(loaded, layers, moments or (), quiet=running.quiet) if method.needs_moments else None
     folder.claim(*_FILES)
@@ -202,12 +207,10 @@ def _requests(source: str, limit: int | None, seed: int, *, skip_bad: bool) -> l
     return [EditRequest.of(fact) for fact in choosing.sample(found, limit, seed)]
 
 
-def _method(model: Model, name: str, preset: str, *, kl: bool) -> tuple[Editor[Any], Hparams]:
+def _method(model: Model, method: Editor[Any], preset: str, *, kl: bool) -> tuple[Editor[Any], Hparams]:
     """The editor and its hyper-parameters."""
-    from ..editing import editor as named
     from ..editing.value.hparams import ValueHparams
 
-    method = named(name)
     hparams = method.chosen(preset, None, model)
     if not kl:
         if not isinstance(hparams, ValueHparams):

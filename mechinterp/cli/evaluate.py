@@ -14,8 +14,7 @@ from ..errors import UsageError
 from ..runs.files import write_text
 from ..runs.folder import OutFolder
 from . import choosing, options
-from .results import kept
-from .running import DEFAULT, Running, expanded
+from .running import DEFAULT, Running, expanded, kept
 from .screen import Console
 from .words import (
     GROUPS,

@@ -12,8 +12,7 @@ import typer
 from ..errors import UsageError
 from ..runs.files import write_text
 from . import choosing, options
-from .results import check_new
-from .running import Running
+from .running import Running, check_new
 from .screen import Console
 
 if TYPE_CHECKING:

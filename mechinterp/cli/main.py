@@ -18,7 +18,7 @@ from typer.main import get_command
 from ..errors import MechinterpError
 from ..runs.files import storage_error
 from ..runs.terminal import brief
-from . import check, demo, edit, evaluate, facts, models, moments, show, trace
+from . import check, demo, edit, evaluate, facts, models, moments, show, trace, train
 from .screen import leave_word
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "trace": trace.trace,
     "edit": edit.edit,
+    "train-editor": train.train_editor,
     "evaluate": evaluate.evaluate,
     "moments": moments.moments,
     "moments-merge": moments.moments_merge,

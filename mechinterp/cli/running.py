@@ -1,13 +1,17 @@
-"""How a command runs, which several commands are told in the same words: where, how finely, on how many threads."""
+"""How a command runs, told in the same words by several commands: where, how finely, on how many threads; and what of
+its results is kept."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ..errors import StorageError, UsageError
 from . import options
 
 if TYPE_CHECKING:
@@ -75,3 +79,22 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
     called.__annotations__ = {one.name: one.annotation for one in parameters}
     return called
+
+
+@contextmanager
+def kept(sentence: str) -> Iterator[None]:
+    """Add to what cannot be written what is kept all the same, and how to go on."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{error}; {sentence}") from error
+
+
+def check_new(path: Path) -> None:
+    """Refuse to write over a file of the user's.
+
+    Raises:
+        UsageError: it is there.
+    """
+    if path.exists():
+        raise UsageError(f"{str(path)!r} is there already and is not overwritten; give another name, or remove it")

@@ -1,0 +1,1 @@
+"""Networks that make edits, and how they are trained. Imports rows, gradients and edits."""
