@@ -54,7 +54,26 @@ def test_one_prompt_is_a_heat_map_per_component(table: Table) -> None:
     mesh = panel.collections[0]
     expected = effects.pivot(index="position", columns="layer", values="effect") + total["corrupted"]
     assert np.allclose(np.asarray(mesh.get_array()).ravel(), expected.to_numpy().ravel())
-    assert mesh.get_clim() == pytest.approx((total["corrupted"], total["clean"]))
+    every = indirect_effects(table, prompt="p003").query("severed == 'none'")["effect"].abs().max()
+    span = max(total["clean"] - total["corrupted"], every)
+    meshes = [axes.collections[0] for axes in figure.axes if "restored" in axes.get_title()]
+    for one in meshes:  # one scale for all panels, around the corrupted run
+        assert one.get_clim() == pytest.approx((total["corrupted"] - span, total["corrupted"] + span))
+        assert one.cmap.name == mesh.cmap.name
+    assert np.mean(mesh.cmap(0.5)[:3]) > 0.95  # which is white
+
+
+def test_tokens_before_the_subject_are_one_row_where_nothing_happens_in_them(table: Table) -> None:
+    before = table.frame["token"].isin([" tok0", " tok1", " tok2"])
+    restored = table.frame["run"] == "patched"
+    corrupted = table.frame[table.frame["run"] == "corrupted"].set_index(["prompt", "draw"])["prob"]
+    frame = table.frame.assign(role=table.frame["role"].mask(before & restored, "before"))
+    same = corrupted.loc[pd.MultiIndex.from_frame(frame[["prompt", "draw"]])].to_numpy()
+    idle = Table(frame.assign(prob=frame["prob"].mask(before & restored, pd.Series(same, frame.index))), META)
+    rows = [label.get_text() for label in plot_prompt(idle, "p003").axes[0].get_yticklabels()]
+    assert rows[0] == "3 tokens before"
+    assert len(rows) == 5
+    assert len(plot_prompt(Table(frame, META), "p003").axes[0].get_yticklabels()) == 7
 
 
 def test_tokens_that_cannot_be_drawn_are_escaped(table: Table) -> None:
@@ -71,9 +90,19 @@ def test_a_falling_metric_is_drawn_the_other_way_round(table: Table) -> None:
     mesh = figure.axes[0].collections[0]
     total = total_effects(table, "kl").set_index("prompt").loc["p003"]
     assert total["clean"] < total["corrupted"]
-    dark, light = mesh.cmap(0.0), mesh.cmap(1.0)
-    assert sum(dark[:3]) < sum(light[:3])
+    rising = plot_prompt(table, "p003").axes[0].collections[0].cmap
+    assert mesh.cmap(0.0) == rising(1.0)  # towards the clean run is orange either way
     assert "KL from the clean prediction (nats)" in words(figure)
+
+
+def test_the_prompt_that_is_drawn_is_a_typical_one(table: Table) -> None:
+    totals = total_effects(table).sort_values("total_effect")["prompt"].tolist()
+    middle = totals[(len(totals) - 1) // 2]
+    assert plot_prompt(table).get_suptitle() == plot_prompt(table, middle).get_suptitle()
+    one = indirect_effects(table, prompt=middle).query("component == 'mlp' and severed == 'none'")
+    drawn = next(axes for axes in plot_prompt(table).axes if axes.get_title() == "MLP restored").collections[0]
+    lift = total_effects(table).set_index("prompt").loc[middle, "corrupted"]
+    assert np.allclose(np.sort(np.asarray(drawn.get_array()).ravel()), np.sort(one["effect"].to_numpy() + lift))
 
 
 def test_the_severed_variant_of_a_prompt(table: Table) -> None:
@@ -93,7 +122,7 @@ def test_the_aie_figure_shows_the_averages(table: Table) -> None:
         assert part in text
     effects = average_indirect_effects(table)
     effects = effects.query("component == 'mlp' and severed == 'none' and role == 'last subject'")
-    panel = next(axes for axes in figure.axes if axes.get_title() == "last subject token")
+    panel = next(axes for axes in figure.axes if axes.get_title().endswith("last subject token"))
     line = next(line for line in panel.get_lines() if line.get_label().startswith("MLP"))
     assert np.allclose(line.get_ydata(), effects["estimate"])
     assert to_hex(line.get_color()).lower() == COMPONENT_COLOURS["mlp"].lower()

@@ -8,6 +8,7 @@ shows the residual state at the last subject token whole, with the MLPs severed 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def plot_aie(
     severed = effects[(effects["role"] == SEVERED_ROLE) & (effects["component"] == "resid")]
     with_severed = severed["severed"].nunique() > 1
 
-    columns = min(3, len(roles))
+    columns = 2 if len(roles) == 4 else min(3, len(roles))
     rows = -(-len(roles) // columns)
     figure = new_figure(2.75 * columns + (4.2 if with_severed else 0.0) + 0.4, 2.35 * rows + 1.5)
     left: FigureBase = figure
@@ -83,8 +84,8 @@ def plot_aie(
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[2.75 * columns, 4.2])[0]
     panels = left.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     called = metric_name(metric, known)
-    for axes, role in zip(panels, roles, strict=False):
-        _role_panel(axes, whole[whole["role"] == role], role)
+    for axes, role, letter in zip(panels, roles, ascii_lowercase, strict=False):
+        _role_panel(axes, whole[whole["role"] == role], f"{letter}  {role}")
         if sums is not None:
             _sums(axes, sums[(sums["role"] == role) & (sums["severed"] == "none")])
     for axes in panels[len(roles) :]:
@@ -97,13 +98,13 @@ def plot_aie(
     for axes in panels[: len(roles) : columns]:
         axes.set_ylabel(f"AIE: {called}", fontsize=8)
     if right is not None:
-        _severed_panel(right.subplots(), severed, called)
+        _severed_panel(right.subplots(), severed, called, ascii_lowercase[len(roles)])
     figure.suptitle(_title(known, effects, total, called, level), fontsize=10)
     footnote(figure, known)
     return figure
 
 
-def _role_panel(axes: Axes, part: pd.DataFrame, role: str) -> None:
+def _role_panel(axes: Axes, part: pd.DataFrame, called: str) -> None:
     lines = dict(list(part.groupby(["component", "window"], observed=True)))
     order = [*COMPONENT_NAMES, *sorted(set(part["component"]) - set(COMPONENT_NAMES))]
     for (component, window), line in sorted(lines.items(), key=lambda item: (order.index(item[0][0]), -item[0][1])):
@@ -112,7 +113,7 @@ def _role_panel(axes: Axes, part: pd.DataFrame, role: str) -> None:
         dashes = "-" if window == part.loc[part["component"] == component, "window"].max() else (0, (4, 2))
         draw_line(axes, line, COMPONENT_COLOURS.get(component, "#555555"), label, dashes)
     n, given = int(part["n_prompts"].max()), int(part["n_given"].max())
-    axes.set_title(f"{role} token" + ("" if n == given else f" (n = {n})"), fontsize=9)
+    axes.set_title(f"{called} token" + ("" if n == given else f" (n = {n})"), fontsize=9)
 
 
 def _sums(axes: Axes, sums: pd.DataFrame) -> None:
@@ -124,26 +125,28 @@ def _sums(axes: Axes, sums: pd.DataFrame) -> None:
         axes.plot(line["layer"], line["sum_of_singles"], color=colour, label=label, lw=1.0, ls=(0, (1, 1.5)))
 
 
-def _severed_panel(axes: Axes, part: pd.DataFrame, called: str) -> None:
+def _severed_panel(axes: Axes, part: pd.DataFrame, called: str, letter: str) -> None:
     present = set(part["severed"])
     for variant in [*(known for known in SEVERED_NAMES if known in present), *sorted(present - set(SEVERED_NAMES))]:
         name = SEVERED_NAMES.get(variant, f"{variant} severed")
         colour, dashes = SEVERED_COLOURS.get(variant, "#555555"), SEVERED_DASHES.get(variant, "-.")
         draw_line(axes, part[part["severed"] == variant], colour, name, dashes)
-    axes.set_title(f"residual state restored at the {SEVERED_ROLE} token (own scale)", fontsize=9)
+    axes.set_title(f"{letter}  residual state, {SEVERED_ROLE} token (own scale)", fontsize=9)
     axes.set_xlabel("layer", fontsize=9)
     axes.set_ylabel(f"AIE: {called}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
 
 
 def draw_line(axes: Axes, line: pd.DataFrame, colour: str, label: str, dashes: Any = "-") -> None:
-    """Estimates over layers with the interval shaded."""
+    """Estimates over layers with the interval shaded, its ends as thin lines, so that three can be told apart."""
     line = line.sort_values("layer")
     x = line["layer"].to_numpy(float)
     axes.axhline(0, color="#bbbbbb", lw=0.7, zorder=0)
     axes.plot(x, line["estimate"].to_numpy(float), color=colour, label=label, ls=dashes, lw=1.7, marker="o", ms=2.6)
     low, high = line["low"].to_numpy(float), line["high"].to_numpy(float)
-    axes.fill_between(x, low, high, where=np.isfinite(low), color=colour, alpha=0.18, lw=0)
+    axes.fill_between(x, low, high, where=np.isfinite(low), color=colour, alpha=0.12, lw=0)
+    for end in (low, high):
+        axes.plot(x, end, color=colour, lw=0.6, alpha=0.7)
     plain(axes)
 
 

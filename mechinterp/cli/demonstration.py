@@ -86,7 +86,7 @@ def choices(facts: int, edits: int, known: int, model: Model, seed: int, out: Pa
 def _trace(console: Console, model: Model, facts: list[Fact], out: Path, seed: int, progress: bool) -> None:
     table = trace(model, facts, seed=seed, out=out / f"trace-{model.name}", progress=progress)
     save_figure(analysis.plot_aie(table, seed=seed), out / f"aie-{model.name}.png")
-    save_figure(analysis.plot_prompt(table, table.prompts[0]), out / f"prompt-{model.name}.png")
+    save_figure(analysis.plot_prompt(table), out / f"prompt-{model.name}.png")
     for sentence in site_sentences(table, seed):
         console.print(f"   {sentence}")
     console.print(f"   figures: aie-{model.name}.png, prompt-{model.name}.png\n")

@@ -118,7 +118,7 @@ def _show_trace(console: Console, path: Path, prompt: str | None, figure: Path |
         drawn = (
             analysis.plot_aie(table)
             if prompt is None and len(table.prompts) > 1
-            else analysis.plot_prompt(table, prompt or table.prompts[0])
+            else analysis.plot_prompt(table, prompt)
         )
         save_figure(drawn, figure)
         console.print(f"written: {figure}")

@@ -134,7 +134,7 @@ def report(table: Table, out: Path, *, seed: int = 0) -> None:
         save_figure(analysis.plot_aie(table, seed=seed), folder / _AIE)
         files += [_EFFECTS, _AIE]
         print_effects(console, effects, totals)
-    save_figure(analysis.plot_prompt(table, table.prompts[0]), folder / _PROMPT)
+    save_figure(analysis.plot_prompt(table), folder / _PROMPT)
     for finding in analysis.diagnose(table):
         console.print(f"note: {finding.sentence}")
     console.print(f"written to {out}: {', '.join([*files, _PROMPT])}")
