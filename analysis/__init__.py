@@ -4,9 +4,14 @@ from ..facts.prompts import Portability
 from .damage.diff import diff
 from .damage.forecast import forecast
 from .damage.forecast_correlation import forecast_correlation
+from .effects.attribution_error import attribution_error
 from .effects.averages import average_indirect_effects, average_total_effect, difference_of_effects
 from .effects.diagnostics import Finding, diagnose
 from .effects.effects import ablation_effects, indirect_effects, role_effects, total_effects
+from .effects.interaction import interaction_effects, trace_both_ways
+from .effects.lens import logit_lens
+from .effects.strongest import top
+from .effects.until import trace_until
 from .effects.windows import window_against_singles
 from .evaluation.comparison import compare
 from .evaluation.edit_metrics import summarise
@@ -34,6 +39,7 @@ from .intervals import Intervals, bootstrap_band, bootstrap_mean, bootstrap_of_m
 from .plots.aie import plot_aie
 from .plots.diff import plot_diff
 from .plots.edits import plot_edit_by_layer
+from .plots.heads import plot_heads
 from .plots.leaderboard import plot_leaderboard
 from .plots.prompt import plot_prompt
 from .plots.retention import plot_retention
@@ -46,6 +52,7 @@ __all__ = [
     "ask_facts",
     "atlas_references",
     "ablation_effects",
+    "attribution_error",
     "average_indirect_effects",
     "average_total_effect",
     "bootstrap_band",
@@ -71,6 +78,7 @@ __all__ = [
     "generate_under_edits",
     "HopQuestion",
     "indirect_effects",
+    "interaction_effects",
     "Intervals",
     "known",
     "layer_summary",
@@ -79,11 +87,13 @@ __all__ = [
     "mello_answer",
     "mello_answers",
     "memory_embedder",
+    "logit_lens",
     "metric_table",
     "METRICS",
     "plot_aie",
     "plot_diff",
     "plot_edit_by_layer",
+    "plot_heads",
     "plot_leaderboard",
     "plot_prompt",
     "plot_retention",
@@ -101,8 +111,11 @@ __all__ = [
     "score_answers",
     "some_known",
     "summarise",
+    "top",
     "total_effects",
     "Transcript",
+    "trace_both_ways",
+    "trace_until",
     "window_against_singles",
     "writer",
     "YAO_METRICS",

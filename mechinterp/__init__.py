@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models.loading import load as load
     from .models.model import Model as Model
     from .patching import Table as Table
+    from .patching import cache as cache
     from .patching import explain as explain
     from .patching import plan as plan
     from .patching import run as run
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Edit": "editing", "LinearMemory": "editing", "SecondMoment": "editing", "rome": "editing",
     "MechinterpError": "errors", "UsageError": "errors", "Model": "models.model", "load": "models.loading",
-    "Table": "patching", "explain": "patching", "plan": "patching", "run": "patching", "trace": "patching",
+    "Table": "patching", "cache": "patching", "explain": "patching", "plan": "patching",
+    "run": "patching", "trace": "patching",
     "Fact": "facts.prompts", "Prompt": "facts.prompts", "Question": "facts.prompts", "read_facts": "reading.facts",
 }  # fmt: skip
 _PACKAGES = ("analysis", "atlas", "editing", "patching")

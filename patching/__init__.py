@@ -28,11 +28,13 @@ from .algebra.sites import (
 )
 from .algebra.sources import Clean, Corrupted, Delta, Given, Mean, Zero
 from .exact.price import Price
+from .plain.caching import Activations, Cache, cache
 from .plain.executor import Forward, HookWrite, forward
 from .plain.metrics import METRICS
 from .plain.own_metrics import Metric
 from .plain.running import Result, read, run
 from .plain.sigma import embedding_sigma
+from .traces.attribution import attribution
 from .traces.explain import Explanation, explain
 from .traces.planning import Plan, plan
 from .traces.table import Table
@@ -40,10 +42,14 @@ from .traces.tracing import Interrupted, run_plan, trace
 
 __all__ = [
     "ablate",
+    "Activations",
     "add",
     "after_subject",
     "at",
     "attn",
+    "attribution",
+    "Cache",
+    "cache",
     "causal_tracing",
     "Clean",
     "Component",

@@ -34,16 +34,19 @@ from mechinterp.patching import (
     every,
     everywhere,
     here,
+    k,
     last,
     mlp,
     mlp_key,
     nothing,
     q,
     resid,
+    resid_mid,
     resid_pre,
     restore,
     sever,
     subject,
+    v,
     z,
 )
 from mechinterp.patching.algebra.own import source_of
@@ -83,6 +86,13 @@ FIXED: list[Source] = [
 ]
 
 PLAIN = [
+    restore(resid_mid.each @ every),
+    restore(embed @ every),
+    restore(resid_mid[1] @ last) | restore(mlp.each @ every),
+]
+"""What the engine cannot split."""
+
+SPLIT = [
     restore(resid.window(2) @ every),
     restore(mlp.each @ every) | restore(attn.each @ every),
     restore(resid.each @ every) | sever(mlp[1:] @ here),
@@ -95,8 +105,12 @@ PLAIN = [
     restore(z.each @ every),
     restore(q.window(2) @ every),
     restore(mlp_key.each @ every) | sever(attn @ here),
+    restore(z.each_head @ last),
+    restore(k.each_head @ subject),
+    restore(v[1:].each_head @ every) | sever(mlp @ last),
+    restore(mlp.window(3)[::2] @ subject[-1]) | restore(attn[0] @ last),
 ]
-"""What the engine cannot split."""
+"""Roles, strides, heads and several sites at once."""
 
 Grid = tuple[Program, bool]
 """Restores and severs with axes, and whether the engine can split them."""
@@ -131,8 +145,9 @@ def sources(*, is_random: bool) -> st.SearchStrategy[Source | None]:
 @st.composite
 def grids(draw: st.DrawFn, *, is_random: bool) -> Grid:
     """One component restored over both axes, and others severed at the same token."""
-    if draw(st.integers(0, 4)) == 0:
-        return draw(st.sampled_from(PLAIN)), False
+    kind = draw(st.sampled_from(["column", "column", "split", "split", "plain"]))
+    if kind != "column":
+        return draw(st.sampled_from(SPLIT if kind == "split" else PLAIN)), kind == "split"
     restored = draw(st.sampled_from([resid, mlp, attn]))
     width = 1 if restored is resid else draw(st.integers(1, 4))
     program = restore(restored.window(width) @ every, draw(sources(is_random=is_random)))
@@ -163,18 +178,14 @@ class Case:
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     corruption = draw(st.one_of(corruptions(is_random=True), corruptions(is_random=False), st.just(nothing)))
-    # Values with draws of their own, put into a run without any, are for the plain executor.
+    # Values with draws of their own may also be put into a run without any.
     is_random = corruption.draws is not None or draw(st.integers(0, 7)) == 0
     found = draw(st.lists(grids(is_random=is_random), min_size=1, max_size=4, unique_by=name_in_table))
-    in_embeddings = draw(st.integers(0, 7)) > 0
+    in_embeddings = draw(st.sampled_from([True] * 7 + [False]))
     if not in_embeddings:
         corruption |= corrupt(mlp[0] @ subject, Zero())
     programs = {corruption | grid: is_split for grid, is_split in found}
-    unsplit = {
-        str(program)
-        for program, is_split in programs.items()
-        if not (is_split and in_embeddings and program.draws == corruption.draws)
-    }
+    unsplit = {str(program) for program, is_split in programs.items() if not (is_split and in_embeddings)}
     return Case(
         draw(st.sampled_from(KINDS)),
         draw(st.booleans()),
@@ -189,7 +200,7 @@ def test_it_equals_the_plain_executor_on_random_programs() -> None:
     changes: list[float] = []
 
     @given(cases())
-    @settings(max_examples=25)
+    @settings(max_examples=20)
     def check(case: Case) -> None:
         model = small_model(case.kind, adds_bos=case.adds_bos)
         exact, plain = (
@@ -203,5 +214,5 @@ def test_it_equals_the_plain_executor_on_random_programs() -> None:
             changes.append(spreads(exact, "log_prob", ["component"]).max())
 
     check()
-    assert len(changes) > 15
-    assert np.mean(np.array(changes) > 1e-3) > 0.7
+    assert len(changes) > 10
+    assert np.mean(np.array(changes) > 1e-3) > 0.6

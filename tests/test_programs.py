@@ -28,6 +28,7 @@ from mechinterp.patching import (
     everywhere,
     further,
     here,
+    k,
     last,
     mlp,
     nothing,
@@ -115,6 +116,30 @@ def test_two_components_may_share_an_axis() -> None:
     ]
 
 
+def test_axes_of_some_layers_and_of_heads() -> None:
+    model = small_model("llama")
+    tokenised = model.tokenise(PROMPT)
+
+    def grid(program: Program) -> list[Cell]:
+        return list(cells(program, model.layout, tokenised))
+
+    assert grid(restore(mlp.window(2)[::2] @ last)) == [Cell(layer=0), Cell(layer=2)]
+    assert grid(restore(z.each_head @ last)) == [Cell(None, layer, head) for layer in range(3) for head in range(4)]
+    assert grid(restore(z[-1].heads(0, -1).each_head @ last)) == [Cell(None, 2, 0), Cell(None, 2, 3)]
+    kv = model.layout.n_kv_heads
+    assert kv < model.layout.n_heads
+    assert grid(restore(k[1].each_head @ last)) == [Cell(None, 1, head) for head in range(kv)]
+    [placed] = place(restore(k.each_head @ last), model.layout, tokenised, Cell(None, 1, 1))
+    assert (placed.component, placed.layer, placed.heads) == ("k", 1, (1,))
+    assert list(map(str, (z.each_head, z[5].each_head, mlp.window(3)[::2], z[[1, 2]].heads(3), z[2].heads(0, 1)))) == [
+        "z.each_head", "z[5].each_head", "mlp.window(3)[::2]", "z.heads(3)[[1, 2]]", "z.heads(0, 1)[2]",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="one axis of heads, and these have different ones: .*trace them apart"):
+        grid(restore(z.each_head @ last) | restore(k.each_head @ last))
+    with pytest.raises(UsageError, match=r"z.each_head is an axis of heads; use trace\(\), or name heads"):
+        place(restore(z.each_head @ last), model.layout, tokenised, Cell(None, 1))
+
+
 @pytest.mark.parametrize(
     ("layers", "wanted"),
     [
@@ -155,7 +180,18 @@ def test_a_window_is_no_layer() -> None:
     ("make", "sentence"),
     [
         (lambda: mlp[1][2], r"mlp\[1\] already names its layers; index a component once"),
-        (lambda: mlp.each[2], "mlp.each already names its layers"),
+        (lambda: mlp.each[2][3], r"mlp.each\[2\] already names its layers"),
+        (
+            lambda: z[3, 5],
+            r"z\[3, 5\] may mean layers or heads; write z\[\[3, 5\]\] .* or z\[3\].heads\(5\) for a head",
+        ),
+        (lambda: mlp.each_head, "'mlp' has no heads; components with heads are z, q, k, v"),
+        (lambda: z.window(3).each_head, "have nothing in common; write z.each_head"),
+        (lambda: corrupt(z[1].each_head @ last, Zero()), "all cells of a grid share one corruption"),
+        (
+            lambda: restore(mlp.each @ last) | restore(attn.each[::2] @ last),
+            "one layer axis; this one has .each and .each",
+        ),
         (lambda: mlp[1].window(2), r"mlp\[1\] cannot be given a window"),
         (lambda: embed[0], "the embedding has no layers; write embed @ subject"),
         (lambda: embed.each, "embed cannot be given a window"),

@@ -1,4 +1,4 @@
-"""Average indirect effects by token role and layer, and their paired differences, each with its interval.
+"""Average indirect effects by token role, layer and head, and their paired differences, each with its interval.
 
 First within a prompt over the positions of a role, then across prompts (see `role_effects`).  Prompts without
 a role (a subject of two tokens has no middle one) are left out of that role alone, and the table says how
@@ -17,7 +17,7 @@ from ...facts.spans import ROLES
 from ...patching.traces.table import Table
 from ...public import public
 from ..intervals import bootstrap_band, bootstrap_mean
-from .effects import SITE, role_effects, total_effects
+from .effects import PLACE, SITE, role_effects, total_effects
 
 CLUSTERS = ("prompt", "relation")
 
@@ -57,7 +57,7 @@ def average_indirect_effects(
     seed: int = 0,
     cluster: str = "prompt",
 ) -> pd.DataFrame:
-    """The average indirect effect (AIE) of every site, by token role and layer.
+    """The average indirect effect (AIE) of every site, by token role, layer and head.
 
     Args:
         table: the long table of a trace.
@@ -67,7 +67,7 @@ def average_indirect_effects(
         cluster: "prompt", or "relation" to resample whole relations (prompts of one relation are alike).
 
     Returns:
-        One row per component, severed, window, role, layer, with estimate; low, high (each interval alone);
+        One row per component, severed, window, role, layer, head, with estimate; low, high (each interval alone);
         band_low, band_high (all rows together: max-T); n_prompts of n_given; reason (why prompts are left
         out).
     """
@@ -75,7 +75,7 @@ def average_indirect_effects(
     if effects.empty:
         raise UsageError("the table holds no restored runs, so no indirect effect; trace a restored site first")
     totals = total_effects(table, metric)
-    grid = effects.pivot(index="prompt", columns=[*SITE, "role", "layer"], values="effect")
+    grid = effects.pivot(index="prompt", columns=[*SITE, "role", *PLACE], values="effect")
     frame = _estimates(grid, totals, level, resamples, seed, cluster)
     frame["reason"] = _reasons(effects, frame, len(totals))
     return in_reading_order(frame)
@@ -93,7 +93,7 @@ def difference_of_effects(
     seed: int = 0,
     cluster: str = "prompt",
 ) -> pd.DataFrame:
-    """AIE of `first` minus AIE of `second` at the same role and layer, paired within each prompt.
+    """AIE of `first` minus AIE of `second` at the same role, layer and head, paired within each prompt.
 
     A site is chosen by `component`, and by `severed` ("none" unless given) and `window` where the table has
     several:
@@ -101,16 +101,16 @@ def difference_of_effects(
         difference_of_effects(table, {"component": "mlp"}, {"component": "attn"})
         difference_of_effects(table, {"component": "resid"}, {"component": "resid", "severed": "mlp"})
 
-    the second of which is how much severing the MLPs takes away.  Returns role, layer, estimate, low, high,
+    the second of which is how much severing the MLPs takes away.  Returns role, layer, head, estimate, low, high,
     band_low, band_high, n_prompts, n_given, reason, with the two sites named in columns first and second.
     """
     effects = role_effects(table, metric)
     totals = total_effects(table, metric)
-    grids = [_select(effects, choice).pivot(index="prompt", columns=["role", "layer"], values="effect")
+    grids = [_select(effects, choice).pivot(index="prompt", columns=["role", *PLACE], values="effect")
              for choice in (first, second)]  # fmt: skip
     shared = grids[0].columns.intersection(grids[1].columns)
     if shared.empty:
-        raise UsageError(f"{dict(first)} and {dict(second)} share no role and layer, so nothing can be compared")
+        raise UsageError(f"{dict(first)} and {dict(second)} share no role, layer and head, so nothing can be compared")
     difference = grids[0][shared] - grids[1][shared]
     frame = _estimates(difference, totals, level, resamples, seed, cluster)
     frame["reason"] = _reasons(effects, frame, len(totals))
@@ -120,11 +120,11 @@ def difference_of_effects(
 
 
 def in_reading_order(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows sorted by site, then role as it is read in a sentence, then layer."""
+    """Rows sorted by site, then role as it is read in a sentence, then layer and head."""
     rank = {role: i for i, role in enumerate(ROLES)}
     keys = [name for name in ("first", "second", *SITE) if name in frame.columns]
     ordered = frame.assign(_role=frame["role"].map(lambda role: rank.get(role, len(rank))))
-    return ordered.sort_values([*keys, "_role", "layer"]).drop(columns="_role").reset_index(drop=True)
+    return ordered.sort_values([*keys, "_role", *PLACE]).drop(columns="_role").reset_index(drop=True)
 
 
 def _estimates(

@@ -25,6 +25,9 @@ from ...public import public
 SITE = ["component", "severed", "window"]
 """What a restored site is, besides its place."""
 
+PLACE = ["layer", "head"]
+"""Where it is, at a token."""
+
 
 @public
 def total_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
@@ -52,8 +55,8 @@ def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = No
 
     Of a table of ablations, one row per ablated site: ablated minus clean (see `ablation_effects`).
 
-    Columns: prompt, relation, component, severed, window, position, token, role, layer, effect, se (standard
-    error over draws, paired), draws.
+    Columns: prompt, relation, component, severed, window, position, token, role, layer, head (-1: all of them),
+    effect, se (standard error over draws, paired), draws.
 
     Args:
         table: the long table of a trace.
@@ -82,7 +85,7 @@ def indirect_effects(table: Table, metric: str = "prob", prompt: str | None = No
             "missing; trace the prompt again"
         )
     paired["effect"] = paired[metric] - paired["corrupted"]
-    cell = ["prompt", "relation", *SITE, "position", "token", "role", "layer"]
+    cell = ["prompt", "relation", *SITE, "position", "token", "role", *PLACE]
     grouped = paired.groupby(cell, sort=False, observed=True, dropna=False)["effect"]
     frame = pd.DataFrame({"effect": _strict_mean(grouped), "se": grouped.sem(), "draws": grouped.size()})
     return frame.reset_index()
@@ -108,13 +111,13 @@ def ablation_effects(table: Table, metric: str = "prob", prompt: str | None = No
 
 @public
 def role_effects(table: Table, metric: str = "prob") -> pd.DataFrame:
-    """One row per prompt, site, role and layer: indirect effects averaged over the positions of a role.
+    """One row per prompt, site, role, layer and head: indirect effects averaged over the positions of a role.
 
     Averaging inside the prompt first lets a subject of five tokens weigh as much as one of three.
-    Columns: prompt, relation, component, severed, window, role, layer, effect, positions (how many).
+    Columns: prompt, relation, component, severed, window, role, layer, head, effect, positions (how many).
     """
     cells = indirect_effects(table, metric)
-    key = ["prompt", "relation", *SITE, "role", "layer"]
+    key = ["prompt", "relation", *SITE, "role", *PLACE]
     grouped = cells.groupby(key, sort=False, observed=True, dropna=False)["effect"]
     return pd.DataFrame({"effect": _strict_mean(grouped), "positions": grouped.size()}).reset_index()
 

@@ -26,11 +26,14 @@ def window_against_singles(table: Table, metric: str = "prob") -> pd.DataFrame:
     where the sum is not positive), n_prompts.  Empty where the table has no single-layer sweep of the same
     component.
     """
-    sites = table.frame.loc[table.frame["run"] == "patched", ["component", "severed", "window"]].drop_duplicates()
+    sites = table.frame.loc[
+        (table.frame["run"] == "patched") & (table.frame["head"] < 0), ["component", "severed", "window"]
+    ].drop_duplicates()
     both = sites.groupby(["component", "severed"])["window"].agg(lambda windows: windows.min() == 1 < windows.max())
     if not both.any():  # spares the averaging of a large table
         return pd.DataFrame(columns=COLUMNS)
     effects = role_effects(table, metric)
+    effects = effects[effects["head"] < 0]  # heads of different layers have nothing in common
     rows = []
     for (component, severed), part in effects.groupby(["component", "severed"], observed=True):
         singles = part[part["window"] == 1].pivot(index="prompt", columns=["role", "layer"], values="effect")

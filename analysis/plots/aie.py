@@ -29,6 +29,7 @@ from .style import (
     SEVERED_COLOURS,
     SEVERED_DASHES,
     SEVERED_NAMES,
+    check_no_heads,
     footnote,
     interval_note,
     metric_name,
@@ -59,7 +60,7 @@ def plot_aie(
         meta: what the title says of the run; taken from a table by itself.
 
     Raises:
-        UsageError: nothing restored, or no unsevered effects, in the source.
+        UsageError: nothing restored, no unsevered effects, or single heads in the source.
     """
     if isinstance(source, Table):
         effects = average_indirect_effects(source, metric, level=level, seed=seed, cluster=cluster)
@@ -68,6 +69,7 @@ def plot_aie(
         sums = window_against_singles(source, metric)
     else:
         effects, known, total, sums = source, meta or {}, None, None
+    check_no_heads(effects)
     whole = effects[effects["severed"] == "none"]
     roles = [role for role in ROLES if role in set(whole["role"])]
     if not roles:

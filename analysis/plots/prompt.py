@@ -25,6 +25,7 @@ from ..effects.effects import indirect_effects, total_effects
 from .style import (
     COMPONENT_NAMES,
     SEVERED_NAMES,
+    check_no_heads,
     drawable,
     footnote,
     metric_name,
@@ -46,10 +47,11 @@ def plot_prompt(table: Table, prompt: str | None = None, metric: str = "prob", *
         severed: which variant is drawn ("none", "mlp", "attn").
 
     Raises:
-        UsageError: no such prompt, metric or variant in the table.
+        UsageError: no such prompt, metric or variant in the table, or single heads.
     """
     prompt = _typical(table, metric) if prompt is None else prompt
     effects = indirect_effects(table, metric, prompt)
+    check_no_heads(effects)
     effects = effects[effects["severed"] == severed]
     if effects.empty:
         raise UsageError(f"the table has no restored runs of {prompt!r} with severed={severed!r}; trace them first")

@@ -104,6 +104,16 @@ def provenance(meta: Mapping[str, Any], n_prompts: int | None = None) -> str:
     return "  ·  ".join(parts)
 
 
+def check_no_heads(effects: pd.DataFrame) -> None:
+    """Refuse effects of single heads, for figures that have a line or a colour for each layer.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if (effects["head"] >= 0).any() if "head" in effects else False:
+        raise UsageError("the table holds single heads, which this figure has no place for; use plot_heads")
+
+
 def interval_note(drawn: str, summary: pd.DataFrame, level: float, units: int, what: str) -> str:
     """What the shading (or the bars) of a figure is, or why there is none.
 

@@ -38,6 +38,12 @@ def print_effects(console: Console, effects: pd.DataFrame, totals: pd.DataFrame)
     )
     if why:
         console.print(why)
+    heads = effects[effects["head"] >= 0]
+    if len(heads):
+        _print_heads(console, heads)
+        effects = effects[effects["head"] < 0]
+    if effects.empty:
+        return
     rows, layers = list(_rows(effects)), sorted(int(layer) for layer in effects["layer"].unique())
     whole = _grid(layers, rows, compact=False)
     wide = console.options.update(width=10_000)
@@ -52,6 +58,14 @@ def print_effects(console: Console, effects: pd.DataFrame, totals: pd.DataFrame)
         if len(blocks) > 1:
             console.print(f"{chr(10) if number else ''}layers {some[0]} to {some[-1]}")
         console.print(_grid(some, rows, compact=True), soft_wrap=False)
+
+
+def _print_heads(console: Console, heads: pd.DataFrame) -> None:
+    """The ten heads with the largest effects."""
+    strongest = heads.loc[heads["estimate"].abs().sort_values(ascending=False).index[:10]]
+    columns = ["component", "role", "layer", "head", "estimate"]
+    rows = [[*map(str, row[:-1]), f"{100 * row[-1]:.1f}"] for row in strongest[columns].itertuples(index=False)]
+    print_table(console, "average indirect effect x 100, strongest heads", [*columns[:-1], "AIE"], rows)
 
 
 def print_table(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

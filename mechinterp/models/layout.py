@@ -36,6 +36,8 @@ K = "k"
 V = "v"
 KEY = "key"
 VALUE = "value"
+PATTERN = "pattern"
+"""Who attends to whom, after the softmax; read alone, and so none of `COMPONENTS`."""
 CROSS_ATTN = "cross_attn"
 """What cross-attention adds; only the decoder of an encoder-decoder has it, so it is none of `COMPONENTS`."""
 
@@ -132,6 +134,10 @@ class Layout:
         """Heads of keys and values: fewer than `n_heads` under grouped-query attention."""
         return int(getattr(self.config, "n_key_value_heads", None) or self.config.n_heads)
 
+    def heads_of(self, component: str) -> int:
+        """Heads of a component that has them."""
+        return self.n_kv_heads if component in (K, V) else self.n_heads
+
     @property
     def d_embed(self) -> int:
         """Width of token embeddings: that of the residual stream, unless they are projected into it (OPT-350m)."""
@@ -195,6 +201,17 @@ class Layout:
             raise UsageError(f"{component!r} is no component; the components are {', '.join(COMPONENTS)}")
         self.check(component)
         return self._named(component).format(layer=self.check_layer(layer))
+
+    def pattern_hook(self, layer: int) -> str:
+        """Attention patterns, [batch head query key], for reading alone.
+
+        Raises:
+            MechinterpError: this architecture does not show them.
+        """
+        name = self._named(Z).format(layer=self.check_layer(layer)).replace("hook_z", "hook_pattern")
+        if not self.has_hook(name):
+            raise MechinterpError(f"{self.architecture} does not show its attention patterns ({name})")
+        return name
 
     def _named(self, component: str) -> str:
         """The hook point of a component; in an encoder-decoder the blocks have a prefix."""

@@ -14,10 +14,15 @@ from .programs import Program, Write
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a program's grid: a token and a centre layer, None for an axis the program does not have."""
+    """One point of a program's grid: token, centre layer and head, None for an axis the program does not have."""
 
     position: int | None = None
     layer: int | None = None
+    head: int | None = None
+
+    def __str__(self) -> str:
+        places = {"token": self.position, "layer": self.layer, "head": self.head}
+        return ", ".join(f"{name} {place}" for name, place in places.items() if place is not None) or "its only cell"
 
 
 Taken = dict[tuple[int, str, int, int], dict[int | None, Write]]
@@ -43,12 +48,26 @@ class Placed:
 
 
 def cells(program: Program, layout: Layout, prompt: TokenisedPrompt) -> Iterator[Cell]:
-    """The cells of a program's grid, token by token and layer by layer; a single empty cell without axes."""
+    """The cells of a program's grid, token by token, layer by layer, head by head; an empty one without axes.
+
+    Raises:
+        UsageError: components with different numbers of heads on one axis.
+    """
     positions = range(len(prompt.patched)) if program.has_position_axis else (None,)
-    layers = range(layout.n_layers) if program.window is not None else (None,)
+    layers = (None,) if program.layer_axis is None else program.layer_axis.axis(layout.n_layers)
+    heads = _head_axis(program, layout)
     for position in positions:
         for layer in layers:
-            yield Cell(position, layer)
+            for head in heads:
+                yield Cell(position, layer, head)
+
+
+def _head_axis(program: Program, layout: Layout) -> tuple[int | None, ...]:
+    axes = {component: component.axis_of_heads(layout) for component in program.head_axes}
+    if len(set(axes.values())) > 1:
+        shown = ", ".join(f"{component} {len(heads)}" for component, heads in axes.items())
+        raise UsageError(f"one program has one axis of heads, and these have different ones: {shown}; trace them apart")
+    return next(iter(axes.values()), (None,))
 
 
 def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell = ONE_CELL) -> list[Placed]:
@@ -63,7 +82,7 @@ def place(program: Program, layout: Layout, prompt: TokenisedPrompt, cell: Cell 
     for write in program.ordered:
         component = write.site.component
         layout.check(component.name)
-        heads = component.resolve_heads(layout)
+        heads = component.resolve_heads(layout, cell.head)
         tokens = tokens_of(component.name, prompt)
         positions = write.site.position.resolve(tokens, cell.position)
         layers = (0,) if component.name == EMBED else component.layers.resolve(layout.n_layers, cell.layer)

@@ -57,6 +57,11 @@ class Position:
         """Whether this stands for one cell per token."""
         return self.role == _EVERY
 
+    @property
+    def follows_axis(self) -> bool:
+        """Whether this is the token at which an axis stands."""
+        return self.role in (_EVERY, _HERE)
+
     def resolve(self, prompt: TokenisedPrompt, here: int | None = None) -> tuple[int, ...]:
         """Token indices in this prompt.
 

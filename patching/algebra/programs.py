@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...errors import UsageError
+from ...models.layout import PATTERN
 from .documented import documented
 from .own import AnySource, source_of
-from .positions import every, here
-from .sites import Component, Site
+from .sites import Component, Layers, Site
 from .sources import Clean, Corrupted, Source
 
 CORRUPT = "corrupt"
@@ -32,6 +32,13 @@ class Write:
     verb: str
     site: Site
     source: Source
+
+    def __post_init__(self) -> None:
+        if self.site.component.name == PATTERN:
+            raise UsageError(
+                "attention patterns are read and not written: on some architectures TransformerLens throws away what "
+                "is written to them; write z, q, k, v or attn"
+            )
 
     @property
     def stage(self) -> int:
@@ -70,6 +77,10 @@ class Program:
         widths = {write.site.window for write in self.writes if write.site.window is not None}
         if len(widths) > 1:
             raise UsageError(f"one program has one layer axis; this one has windows of {sorted(widths)} layers")
+        places = {write.site.component.layers for write in self.writes if write.site.window is not None}
+        if len(places) > 1:
+            shown = " and ".join(sorted(map(str, places)))
+            raise UsageError(f"one program has one layer axis; this one has {shown}")
 
     def __or__(self, other: Program) -> Program:
         return Program(self.writes | check_program(other).writes)
@@ -105,12 +116,22 @@ class Program:
     @property
     def has_axes(self) -> bool:
         """Whether the program stands for a grid of cells rather than one."""
-        return any(write.site.position.is_axis or write.site.window is not None for write in self.writes)
+        return any(write.site.has_axis for write in self.writes)
 
     @cached_property
     def window(self) -> int | None:
         """Width of the layer axis."""
-        return next((write.site.window for write in self.ordered if write.site.window is not None), None)
+        return None if self.layer_axis is None else self.layer_axis.window
+
+    @cached_property
+    def layer_axis(self) -> Layers | None:
+        """The layer axis: how wide, around which layers."""
+        return next((write.site.component.layers for write in self.ordered if write.site.window is not None), None)
+
+    @cached_property
+    def head_axes(self) -> tuple[Component, ...]:
+        """The components with an axis over heads, which is one and the same."""
+        return tuple(dict.fromkeys(w.site.component for w in self.ordered if w.site.component.head_axis))
 
     @property
     def has_position_axis(self) -> bool:
@@ -163,7 +184,7 @@ def corrupt(site: Site, source: AnySource) -> Program:
             no source.
     """
     found = _source(CORRUPT, site, source)
-    if site.window is not None or site.position in (every, here):
+    if site.has_axis or site.position.follows_axis:
         raise UsageError(
             f"all cells of a grid share one corruption, and {site} has an axis; name its tokens and layers, or write "
             f"cell by cell with restore({site}, {found})"

@@ -2,7 +2,9 @@
 
 mlp[3:8] @ subject[-1]        the MLP output of layers 3 to 7 at the last subject token
 mlp.window(10) @ every        an axis: one cell per token and centre layer, ten layers restored at once
+mlp.each[::4] @ subject[-1]   an axis over every fourth layer
 z.heads(2, 5)[7] @ last       two attention heads of layer 7
+z.each_head @ last            two axes: one cell per layer and head; z[7].each_head for those of layer 7
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from .positions import NAMED, Position
 
 @dataclass(frozen=True)
 class Layers:
-    """Which layers: all, some (by index or slice), or an axis of windows."""
+    """Which layers: all, some (by index or slice), or an axis of windows, around all layers or some."""
 
     chosen: tuple[int, ...] | None = None
     slice: Borders | None = None
     window: int | None = None
+
+    def axis(self, n_layers: int) -> tuple[int, ...]:
+        """The centre layers of the axis."""
+        return self._picked(n_layers)
 
     def resolve(self, n_layers: int, centre: int | None = None) -> tuple[int, ...]:
         """Layer indices; `centre` is where the window axis stands.
@@ -39,6 +45,9 @@ class Layers:
                     f"a window of {self.window} layers is an axis; use trace(), or name layers such as mlp[3:8]"
                 )
             return window_layers(centre, self.window, n_layers)
+        return self._picked(n_layers)
+
+    def _picked(self, n_layers: int) -> tuple[int, ...]:
         if self.chosen is not None:
             for layer in self.chosen:
                 _check(layer, n_layers)
@@ -57,7 +66,12 @@ class Layers:
 
     def __str__(self) -> str:
         if self.window is not None:
-            return f".window({self.window})" if self.window > 1 else ".each"
+            return (f".window({self.window})" if self.window > 1 else ".each") + self.choice
+        return self.choice
+
+    @property
+    def choice(self) -> str:
+        """The index alone, as it is written; empty for all layers."""
         if self.chosen is not None:
             return "[" + ", ".join(map(str, self.chosen)) + "]"
         if self.slice is not None:
@@ -84,21 +98,44 @@ class Component:
         name: one of `mechinterp.models.layout.COMPONENTS`.
         layers: which layers; all of them unless indexed.
         head_indices: which heads, for components with a head axis; all of them when empty.
+        head_axis: one cell per head, instead of all heads at once.
     """
 
     name: str
     layers: Layers = Layers()
     head_indices: tuple[int, ...] = ()
+    head_axis: bool = False
 
     def __getitem__(self, index: Wholes | slice) -> Component:
-        """Some of the layers: a number, a slice, or several numbers (a list, a range, an array)."""
-        if self.layers != Layers():
+        """Some of the layers, or of an axis: a number, a slice, or several numbers (a list, a range, an array).
+
+        Raises:
+            UsageError: layers are named already; z[3, 5], which is two layers to some and a head to others.
+        """
+        if self.layers.chosen is not None or self.layers.slice is not None:
             raise UsageError(f"{self} already names its layers; index a component once")
         if self.name == names.EMBED:
             raise UsageError("the embedding has no layers; write embed @ subject")
         if isinstance(index, slice):
-            return replace(self, layers=Layers(slice=borders(index, self.name)))
-        return replace(self, layers=Layers(chosen=wholes(index, f"a layer of {self.name}")))
+            return replace(self, layers=replace(self.layers, slice=borders(index, self.name)))
+        if isinstance(index, tuple) and len(index) > 1 and self.name in names.PER_HEAD:
+            inside = ", ".join(map(str, index))
+            raise UsageError(
+                f"{self.name}[{inside}] may mean layers or heads; write {self.name}[[{inside}]] for these layers, or "
+                f"{self.name}[{index[0]}].heads({', '.join(map(str, index[1:]))}) for a head of layer {index[0]}"
+            )
+        return replace(self, layers=replace(self.layers, chosen=wholes(index, f"a layer of {self.name}")))
+
+    @property
+    def pattern(self) -> Component:
+        """Attention patterns, to be read with `cache`: attn.pattern[3] @ last, attn.pattern.each @ every.
+
+        Raises:
+            UsageError: of anything but attention.
+        """
+        if self.name != names.ATTN:
+            raise UsageError(f"{self.name!r} has no attention pattern; write attn.pattern")
+        return replace(self, name=names.PATTERN)
 
     def window(self, width: SupportsIndex) -> Component:
         """An axis over centre layers, with `width` layers written at once (clipped at both ends)."""
@@ -113,6 +150,19 @@ class Component:
     def each(self) -> Component:
         """An axis over single layers."""
         return self.window(1)
+
+    @property
+    def each_head(self) -> Component:
+        """An axis over single heads of single layers: of all layers, or of those that are named.
+
+        Raises:
+            UsageError: the component has no heads; a window of layers, across which heads have nothing in common.
+        """
+        if self.name not in names.PER_HEAD:
+            raise UsageError(f"{self.name!r} has no heads; components with heads are {', '.join(names.PER_HEAD)}")
+        if self.layers.window not in (None, 1):
+            raise UsageError(f"heads of different layers have nothing in common; write {self.name}.each_head")
+        return replace(self, layers=replace(self.layers, window=1), head_axis=True)
 
     def heads(self, *indices: Wholes) -> Component:
         """Only these attention heads; negative numbers count from the end.
@@ -137,15 +187,32 @@ class Component:
 
     def __str__(self) -> str:
         heads = f".heads({', '.join(map(str, self.head_indices))})" if self.head_indices else ""
-        return f"{self.name}{heads}{self.layers}"
+        if self.head_axis:
+            return f"{self.name}{heads}{self._brackets(self.layers.choice)}.each_head"
+        return f"{self.name}{heads}{self._brackets(str(self.layers))}"
 
-    def resolve_heads(self, layout: Layout) -> tuple[int, ...]:
-        """Head indices from 0 on, empty for "all of them".
+    def _brackets(self, layers: str) -> str:
+        """Layers as they can be written again: z[3, 5] could be a head."""
+        return f"[{layers}]" if self.name in names.PER_HEAD and ", " in layers and layers[0] == "[" else layers
+
+    def axis_of_heads(self, layout: Layout) -> tuple[int, ...]:
+        """The heads that an axis over them has one cell for."""
+        return self._named_heads(layout) or tuple(range(layout.heads_of(self.name)))
+
+    def resolve_heads(self, layout: Layout, head: int | None = None) -> tuple[int, ...]:
+        """Head indices from 0 on, empty for "all of them"; `head` is where the head axis stands.
 
         Raises:
-            UsageError: a head out of range.
+            UsageError: a head out of range, or an axis where one cell is run.
         """
-        count = layout.n_kv_heads if self.name in (names.K, names.V) else layout.n_heads
+        if not self.head_axis:
+            return self._named_heads(layout)
+        if head is None:
+            raise UsageError(f"{self} is an axis of heads; use trace(), or name heads such as {self.name}.heads(3)")
+        return (head,)
+
+    def _named_heads(self, layout: Layout) -> tuple[int, ...]:
+        count = layout.heads_of(self.name)
         for head in self.head_indices:
             if not -count <= head < count:
                 raise UsageError(f"head {head} is out of range: {self.name!r} has heads 0 to {count - 1} in this model")
@@ -176,6 +243,11 @@ class Site:
     def window(self) -> int | None:
         """Width of the layer axis, None if there is none."""
         return self.component.layers.window
+
+    @property
+    def has_axis(self) -> bool:
+        """Whether it stands for one cell per token, layer or head rather than for one place."""
+        return self.position.is_axis or self.window is not None
 
 
 def _word(name: str, what: str, shape: str) -> Component:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...models.layout import Layout
-from ..algebra.cells import place
 from ..plain.asked import Asked
 from .budget import Budget
-from .columns import ColumnCell, Split, column
+from .columns import ColumnCell, PromptCells, Split
 
 
 @dataclass(frozen=True)
 class ColumnJob:
-    """One forward: cells of one token, for prompts of one length.
+    """One forward: cells that start at one token, for prompts of one length.
 
     Args:
         position: the token.
@@ -23,6 +22,7 @@ class ColumnJob:
         draws: rows per cell and prompt.
         length: tokens of each prompt, those of the answer fed to it included.
         keep: last positions that are scored.
+        is_scored: whether the cells may change the last layer at a scored token.
     """
 
     position: int
@@ -31,6 +31,7 @@ class ColumnJob:
     draws: int
     length: int
     keep: int
+    is_scored: bool
 
     @property
     def width(self) -> int:
@@ -43,7 +44,7 @@ class ColumnJob:
 
     def stops_early(self, n_layers: int) -> bool:
         """Whether the last layer is run for the scored tokens only (see `ends`)."""
-        return n_layers > 1 and self.width > self.keep
+        return n_layers > 1 and not self.is_scored
 
     def token_layers(self, n_layers: int) -> int:
         """Rows x tokens x layers; a token of which the last layer needs only keys and values counts a quarter."""
@@ -55,39 +56,42 @@ class ColumnJob:
 
 
 def column_jobs(
-    splits: Sequence[Split], asked: Sequence[Asked], first: Sequence[int], n_layers: int, budget: Budget
+    cells: Sequence[Mapping[Split, PromptCells]], asked: Sequence[Asked], draws: int, budget: Budget
 ) -> Iterator[ColumnJob]:
     """The forwards of a group's columns: as many prompts in each as fit, or a part of one prompt's cells.
 
     Args:
-        splits: programs that share one corruption.
+        cells: of each prompt, program by program.
         asked: prompts of one length whose answers have one length.
-        first: the first token of each prompt at which anything can differ.
-        n_layers: of the model.
+        draws: rows of each cell.
         budget: of memory.
     """
     length, keep = len(asked[0].ids), len(asked[0].answer)
-    draws = splits[0].program.draws or 1
-    for position in range(len(asked[0].prompt)):
-        active = [index for index in range(len(asked)) if position >= first[index]]
-        cells = column(list(splits), n_layers, is_scored=position >= length - keep)
-        if not active or not cells:
-            continue
+    columns: dict[tuple[int, bool], dict[tuple[ColumnCell, ...], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, of_prompt in enumerate(cells):
+        for column, mine in _columns(of_prompt, length, keep).items():
+            columns[column][tuple(sorted(mine, key=lambda cell: cell.joins))].append(index)
+    for (position, is_scored), shared in sorted(columns.items()):
         blocks = max(1, budget.rows(length, length - position, keep) // draws)  # of a cell's draws
-        if blocks >= len(cells):
-            step = blocks // len(cells)
-            for start in range(0, len(active), step):
-                some = tuple(active[start : start + step])
-                yield ColumnJob(position, some, tuple(cells), draws, length, keep)
-        else:
-            for prompt in active:
-                for start in range(0, len(cells), blocks):
-                    some_cells = tuple(cells[start : start + blocks])
-                    yield ColumnJob(position, (prompt,), some_cells, draws, length, keep)
+        for some, prompts in shared.items():
+            if blocks >= len(some):
+                step = blocks // len(some)
+                for start in range(0, len(prompts), step):
+                    yield ColumnJob(
+                        position, tuple(prompts[start : start + step]), some, draws, length, keep, is_scored
+                    )
+            else:
+                for prompt in prompts:
+                    for start in range(0, len(some), blocks):
+                        part = some[start : start + blocks]
+                        yield ColumnJob(position, (prompt,), part, draws, length, keep, is_scored)
 
 
-def first_touched(splits: Sequence[Split], asked: Asked, layout: Layout) -> int:
-    """The first token at which the runs that cells start from or read can differ; the prompt's length if none can."""
-    runs = {run for one in splits for run in one.runs}
-    placed = [write for run in runs for write in place(run, layout, asked.prompt)]
-    return min((position for write in placed for position in write.positions), default=len(asked.prompt))
+def _columns(cells: Mapping[Split, PromptCells], length: int, keep: int) -> dict[tuple[int, bool], list[ColumnCell]]:
+    """A prompt's cells by the token where they start, and by whether they need the whole of the last layer."""
+    found: dict[tuple[int, bool], dict[ColumnCell, None]] = defaultdict(dict)
+    for of_program in cells.values():
+        for cell in of_program.values():
+            if cell is not None:
+                found[cell.start, cell.is_scored or length - cell.start <= keep][cell] = None
+    return {column: list(mine) for column, mine in found.items()}

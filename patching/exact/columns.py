@@ -1,162 +1,192 @@
-"""Which programs the exact engine can split, and the cells of one column of their grid.
+"""Which programs the exact engine can split, and how late each cell can join a forward.
 
-A column is all layers of one token.  A cell joins the forward of its column as late as it can: restoring the residual
-stream or an MLP contribution of layer l changes nothing before layer l + 1 reads it; restoring what attention adds
-changes the MLP of the same layer, so such a cell joins one layer earlier.
+A column is the cells that start at one token.  A cell joins the forward of its column as late as it can: restoring the
+residual stream or an MLP contribution of layer l changes nothing before layer l + 1 reads it; what attention does is
+changed within layer l, so such a cell joins one layer earlier.  Before its first changed token, and before the layer it
+joins at, a cell is the corrupted run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ...models.layout import MLP, RESID, RESID_PRE
-from ..algebra.programs import CORRUPT, RESTORE, SEVER, Program, Run, Write, nothing
-from ..algebra.sites import Layers, window_layers
-from ..algebra.sources import Clean, Corrupted
+from ...facts.spans import TokenisedPrompt
+from ...models.layout import ATTN, KEY, MLP, RESID, RESID_PRE, VALUE, K, Layout, Q, V, Z
+from ..algebra.cells import Cell, Placed, cells, place
+from ..algebra.programs import ADD, CORRUPT, Program, Write
+from ..plain.asked import Asked
+from ..plain.session import run_read_by
+
+Address = tuple[str, int]
+"""Component and layer."""
+
+AFTER = (RESID, MLP)
+"""Components whose change the next layer is the first to see; it is put into the stream that enters it."""
+WITHIN = (ATTN, Z, Q, K, V, KEY, VALUE)
+"""Components that are written while their layer runs."""
+SERVED = (RESID_PRE, *AFTER, *WITHIN)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """A program that can be split: what it restores, in how many layers, and what it severs.
+    """A program that can be split: noise in the embeddings, then values put in place at later sites.
 
     Args:
         program: the program.
-        component: "resid", "mlp" or "attn".
-        window: layers restored at once.
-        restored_from: the program whose run the restored values come from.
-        severed: for each severed component the program whose run it is held at.
+        sources: what each restore or sever reads: a program's run, or None for a value that no run gives.
     """
 
     program: Program
-    component: str
-    window: int
-    restored_from: Program
-    severed: tuple[tuple[str, Program], ...]
+    sources: Mapping[Write, Program | None]
 
     @property
     def runs(self) -> set[Program]:
         """The runs that its cells start from or read."""
-        return {self.program.corruption, self.restored_from, *(source for _, source in self.severed)}
-
-    @property
-    def severs_elsewhere(self) -> bool:
-        """Whether something is held at another run than the cell's own corrupted one (another draw, as published).
-
-        What is severed to the own corrupted run is already there before anything is restored, and so changes nothing
-        in the earlier layers; what is held at another run does.
-        """
-        return any(source != self.program.corruption for _, source in self.severed)
-
-    def joins(self, first: int) -> int:
-        """The layer at whose input a cell restoring from layer `first` on must join."""
-        if self.severs_elsewhere:
-            return 0
-        return first if self.component == "attn" else first + 1
+        return {self.program.corruption, *(run for run in self.sources.values() if run is not None)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ColumnCell:
-    """One cell of a column.
+    """One cell of a column; cells that write the same at the same places are one.
 
     Args:
         split: its program.
-        layer: its place on the layer axis.
-        first, stop: layers restored, stop excluded.
+        start: the first token that it changes.
         joins: the layer whose input it joins at; the number of layers for "after the last one".
+        writes: what it writes from there on.
+        is_scored: whether the last layer is changed at a token whose logits are scored.
     """
 
     split: Split
-    layer: int
-    first: int
-    stop: int
+    start: int
     joins: int
+    writes: tuple[Placed, ...]
+    is_scored: bool
+
+
+PromptCells = Mapping[Cell, ColumnCell | None]
+"""The cells of one program on one prompt; None for those that cannot differ from the corrupted run."""
 
 
 def split(program: Program) -> Split | str:
     """The program in the engine's terms, or the reason why it needs the plain executor."""
-    restores = [write for write in program.ordered if write.verb == RESTORE]
-    severs = [write for write in program.ordered if write.verb == SEVER]
-    corrupts = [write for write in program.ordered if write.verb == CORRUPT]
-    if len(restores) != 1 or len(restores) + len(severs) + len(corrupts) != len(program.writes):
-        return "it does not restore exactly one site"
-    if any(write.site.component.name != "embed" for write in corrupts):
-        return "it corrupts something else than the embeddings"
-    site = restores[0].site
-    name, width = site.component.name, site.window
-    if name not in ("resid", "mlp", "attn") or width is None or not site.position.is_axis:
-        return f"it does not restore resid, mlp or attn over both axes ({site})"
-    if name == "resid" and width != 1:
-        return "it restores windows of the residual stream"
-    if program.draws != program.corruption.draws:
-        return "what it writes has draws of its own, which the corruption has not"
-    source = _source(restores[0], program)
-    if source is None:
-        return f"the source of {restores[0]} is no run"
-    held: list[tuple[str, Program]] = []
-    for write in severs:
-        place = write.site
-        if place.component.name not in ("mlp", "attn") or place.component.layers != Layers():
-            return f"{write} does not sever mlp or attn in all layers"
-        held_at = _source(write, program)
-        if str(place.position) != "here" or held_at is None:
-            return f"{write} does not sever at the restored token"
-        held.append((place.component.name, held_at))
-    if name in dict(held):
-        return f"it restores and severs {name} at the same token"
-    return Split(program, name, width, source, tuple(held))
+    sources: dict[Write, Program | None] = {}
+    for write in program.ordered:
+        name = write.site.component.name
+        if write.verb == CORRUPT:
+            if name != "embed":
+                return "it corrupts something else than the embeddings"
+            continue
+        if write.verb == ADD:
+            return f"{write} adds to what is there"
+        if name not in SERVED:
+            return f"{write} is at none of {', '.join(SERVED)}"
+        sources[write] = run_read_by(write.source, program)
+    return Split(program, sources)
 
 
-def _source(write: Write, program: Program) -> Program | None:
-    """The run a write reads from, if it is one without axes."""
-    if isinstance(write.source, Clean):
-        return nothing
-    if isinstance(write.source, Corrupted):
-        return program.corruption
-    if isinstance(write.source, Run) and not write.source.program.has_axes:
-        return write.source.program
-    return None
+def first_touched(runs: Iterable[Program], layout: Layout, prompt: TokenisedPrompt) -> dict[Program, int]:
+    """The first token at which each run can differ from the clean one; the prompt's length where none can."""
+    return {
+        run: min((at for write in place(run, layout, prompt) for at in write.positions), default=len(prompt))
+        for run in runs
+    }
 
 
-def column(splits: list[Split], n_layers: int, *, is_scored: bool) -> list[ColumnCell]:
-    """The cells of one token that can change the logits, without those that equal another cell.
+class Cells:
+    """The cells of some prompts of one length; prompts with the same tokens touched share them.
 
     Args:
-        splits: programs that share one corruption.
-        n_layers: of the model.
-        is_scored: whether the token's own final residual reaches the logits; if not, a change after the last layer
-            has nowhere to go.
+        layout: of the model.
+        length: tokens of each prompt, those of the answer fed to it included.
+        keep: last positions that are scored.
     """
-    found: dict[tuple[Split, int, int], ColumnCell] = {}
+
+    def __init__(self, layout: Layout, length: int, keep: int) -> None:
+        self.layout, self.n_layers = layout, layout.n_layers
+        self.length, self.keep = length, keep
+        self._known: dict[tuple[object, ...], PromptCells] = {}
+
+    def of(self, one: Split, asked: Asked) -> PromptCells:
+        """All cells of one program on one prompt."""
+        prompt = asked.prompt
+        touched = first_touched(one.runs, self.layout, prompt)
+        fixed = tuple(
+            write.site.position.resolve(prompt) for write in one.sources if not write.site.position.follows_axis
+        )
+        key = (one, *touched.values(), *fixed)
+        if key not in self._known:
+            self._known[key] = self._made(one, prompt, touched)
+        return self._known[key]
+
+    def _made(self, one: Split, prompt: TokenisedPrompt, touched: Mapping[Program, int]) -> PromptCells:
+        found: dict[tuple[object, ...], ColumnCell | None] = {}
+        cell_of: dict[Cell, ColumnCell | None] = {}
+        for cell in cells(one.program, self.layout, prompt):
+            placed = [write for write in place(one.program, self.layout, prompt, cell) if write.write in one.sources]
+            key = tuple((id(w.write), w.component, w.layer, w.positions, w.heads) for w in placed)
+            if key not in found:
+                found[key] = self._column_cell(one, placed, touched)
+            cell_of[cell] = found[key]
+        return cell_of
+
+    def _column_cell(self, one: Split, placed: Sequence[Placed], touched: Mapping[Program, int]) -> ColumnCell | None:
+        """Where a cell starts and joins; None where nothing that it writes can reach the scored logits."""
+        own = one.program.corruption
+        heard = [write for write in placed if self._is_heard(write)]
+        starts: dict[Placed, tuple[int, int]] = {}  # first token and layer changed by the writes that change something
+        for write in heard:
+            source = one.sources[write.write]
+            first = 0 if source is None else min(touched[source], touched[own])
+            at = [position for position in write.positions if position >= first]
+            if at and source != own:  # what the own corrupted run holds is there until something else is changed
+                starts[write] = min(at), write.layer + (write.component in AFTER)
+        if not starts:
+            return None
+        start, joins = (min(each) for each in zip(*starts.values(), strict=True))
+        kept = []
+        for write in heard:
+            at = [position for position in write.positions if position >= start]
+            # What is already there is written again once something is changed before it: in a later layer, or, of the
+            # stream that leaves a layer, by the MLP of that layer.
+            if at and (write in starts or write.layer + (write.component == RESID) >= joins):
+                kept.append(write if len(at) == len(write.positions) else replace(write, positions=tuple(at)))
+        scored = any(w.layer == self.n_layers - 1 and max(w.positions) >= self.length - self.keep for w in kept)
+        return ColumnCell(one, start, joins, tuple(kept), scored)
+
+    def _is_heard(self, write: Placed) -> bool:
+        """In the last layer a token that is not scored is heard through its keys and values alone."""
+        return (
+            write.layer < self.n_layers - 1
+            or write.component in (K, V)
+            or max(write.positions) >= self.length - self.keep
+        )
+
+
+def reads_of(splits: Sequence[Split], n_layers: int) -> dict[Program, list[Address]]:
+    """What the engine reads of each run."""
+    found: dict[Program, dict[Address, None]] = {}
+
+    def read(program: Program, name: str, layers: Iterable[int]) -> None:
+        found.setdefault(program, {}).update(dict.fromkeys((name, layer) for layer in layers))
+
     for one in splits:
-        for layer in range(n_layers):
-            layers = window_layers(layer, one.window, n_layers)
-            first, stop = layers[0], layers[-1] + 1
-            joins = one.joins(first)
-            idle = first == n_layers - 1 and not is_scored and not one.severs_elsewhere
-            if not idle and (one, first, stop) not in found:
-                found[one, first, stop] = ColumnCell(one, layer, first, stop, joins)
-    return sorted(found.values(), key=lambda cell: cell.joins)
-
-
-def reads_of(splits: Sequence[Split], n_layers: int) -> dict[Program, list[tuple[str, int]]]:
-    """What the engine reads of each run, as (component, layer)."""
-    found: dict[Program, dict[tuple[str, int], None]] = {}
-
-    def read(program: Program, *names: str) -> None:
-        addresses = ((name, layer) for name in names for layer in range(n_layers))
-        found.setdefault(program, {}).update(dict.fromkeys(addresses))
-
-    for one in splits:
-        read(one.restored_from, one.component)
-        read(one.program.corruption, RESID, *([MLP] if one.component == MLP else []))
-        found[one.program.corruption][RESID_PRE, 0] = None
-        for name, source in one.severed:
-            read(source, name)
+        own = one.program.corruption
+        read(own, RESID, range(n_layers))
+        read(own, RESID_PRE, [0])
+        for write, source in one.sources.items():
+            component = write.site.component
+            axis = component.layers.window is not None
+            layers = range(n_layers) if axis else component.layers.resolve(n_layers)
+            if component.name == MLP:  # its share of the stream is exchanged
+                read(own, MLP, layers)
+            if source is None:
+                continue
+            if component.name != RESID_PRE:
+                read(source, component.name, layers)
+                continue
+            read(source, RESID, [layer - 1 for layer in layers if layer > 0])
+            if 0 in layers:
+                read(source, RESID_PRE, [0])
     return {program: list(addresses) for program, addresses in found.items()}
-
-
-def same_cell(one: Split, layer: int, n_layers: int) -> tuple[Split, int, int]:
-    """What a cell restores: windows clipped to the same layers are one cell."""
-    layers = window_layers(layer, one.window, n_layers)
-    return one, layers[0], layers[-1] + 1

@@ -21,12 +21,13 @@ from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
 from ...models.door import Hook
-from ...models.layout import ATTN, MLP, RESID, RESID_PRE
+from ...models.layout import MLP, RESID, RESID_PRE, K, V
 from ..algebra.programs import Program
 from ..plain.jobs import Pair
 from ..plain.session import Session
 from .column_jobs import ColumnJob
-from .columns import ColumnCell, Split
+from .column_writes import ColumnWrites, RowWrites
+from .columns import AFTER, WITHIN, ColumnCell
 from .ends import Ends, KeysReady, LastLayer
 from .prefix import PrefixLayer
 
@@ -36,7 +37,6 @@ class ColumnResult:
     """Logits of one cell of one prompt, [draws, kept, vocab]."""
 
     prompt: int
-    position: int
     cell: ColumnCell
     logits: Tensor
 
@@ -47,12 +47,12 @@ class Engine:
 
     Args:
         session: prompts alike in length, whose runs have been done with what `columns.reads_of` says.
-        splits: the programs.
+        corruption: what the programs share.
         most_waiting: rows that may wait for the last layer.
     """
 
     session: Session
-    splits: Sequence[Split]
+    corruption: Program
     most_waiting: int
 
     def __post_init__(self) -> None:
@@ -62,15 +62,10 @@ class Engine:
             self.session.model, pairs, self.session.ids, len(asked.answer)
         )
 
-    @property
-    def corruption(self) -> Program:
-        """What the programs share."""
-        return self.splits[0].program.corruption
-
     def run(self, job: ColumnJob) -> Iterator[ColumnResult]:
         """One forward; gives the cells that are finished, of this job or of earlier ones."""
         column = _Column(self, job)
-        owners = [(job, cell, prompt) for cell, prompt in column.rows.owners]
+        owners = [(job, cell, prompt) for cell in job.cells for prompt in job.prompts]
         self.session.work.token_layers += job.token_layers(self.session.model.n_layers)
         if not job.stops_early(self.session.model.n_layers):
             yield from _results(owners, column.run())
@@ -88,27 +83,8 @@ class Engine:
 def _results(owners: list[tuple[ColumnJob, ColumnCell, int]], logits: Tensor) -> Iterator[ColumnResult]:
     start = 0
     for job, cell, prompt in owners:
-        yield ColumnResult(prompt, job.position, cell, logits[start : start + job.draws])
+        yield ColumnResult(prompt, cell, logits[start : start + job.draws])
         start += job.draws
-
-
-class _Rows:
-    """Who the rows of a column are: a block of draws for each cell and prompt, in the order in which cells join."""
-
-    def __init__(self, job: ColumnJob, device: torch.device) -> None:
-        self.owners = [(cell, prompt) for cell in job.cells for prompt in job.prompts]
-        self.draws = draws = job.draws
-        self.device = device
-        self.count = job.rows
-        self.prompt = torch.tensor([prompt for _, prompt in self.owners], device=device).repeat_interleave(draws)
-        self.sample = self.prompt * draws + torch.arange(draws, device=device).repeat(len(self.owners))
-
-    def where(self, one: Split, chosen: Callable[[ColumnCell], bool], start: int, stop: int) -> Tensor:
-        """Those of the rows from `start` to `stop` that are chosen cells of one program."""
-        owned = ((i, self.owners[i][0]) for i in range(start // self.draws, stop // self.draws))
-        blocks = [i for i, cell in owned if cell.split is one and chosen(cell)]
-        picked = torch.tensor(blocks, dtype=torch.long, device=self.device)
-        return (picked[:, None] * self.draws + torch.arange(self.draws, device=self.device)).flatten()
 
 
 class _Column:
@@ -118,7 +94,7 @@ class _Column:
         self.engine, self.job, self.position = engine, job, job.position
         self.session = engine.session
         self.model = engine.session.model
-        self.rows = _Rows(job, self.model.device)
+        self.writes = ColumnWrites(engine.session, engine.corruption, job)
         self.present = 0
         self.fired: list[str] = []
 
@@ -126,8 +102,8 @@ class _Column:
         """Through all layers."""
         n_layers = self.model.n_layers
         hooks = self._hooks(n_layers)
-        rows = self.rows.count(n_layers)
-        if rows > self.rows.count(n_layers - 1):
+        rows = self.job.rows(n_layers)
+        if rows > self.job.rows(n_layers - 1):
             hooks.append((self.model.layout.hook(RESID, n_layers - 1), self._join(n_layers)))
         logits = self._forward(hooks, self._prefix())
         self._check(len(hooks), logits.shape[0] == rows)
@@ -146,6 +122,7 @@ class _Column:
             return joined
 
         hooks.append((self.model.layout.hook(RESID_PRE, last), arrive))
+        hooks += self._write_hooks((K, V), last)
         cache = self._prefix(last_layer=LastLayer)
         layer: Any = cache.layers[last]
         with suppress(KeysReady):
@@ -155,15 +132,20 @@ class _Column:
 
     def _hooks(self, layers: int) -> list[Hook]:
         """Joins and writes of the first layers."""
-        layout = self.model.layout
         hooks: list[Hook] = []
         for layer in range(layers):
-            hooks.append((layout.hook(RESID_PRE, layer), self._join(layer)))
-            for name in (ATTN, MLP, RESID):
-                writes = self._writes(name, layer)
-                if writes:
-                    hooks.append((layout.hook(name, layer), self._write(writes, self.job.width)))
+            hooks.append((self.model.layout.hook(RESID_PRE, layer), self._join(layer)))
+            hooks += self._write_hooks((*WITHIN, *AFTER), layer)
         return hooks
+
+    def _write_hooks(self, components: Sequence[str], layer: int) -> list[Hook]:
+        """What is written while a layer runs, to the rows that have joined by then."""
+        found: list[Hook] = []
+        for name in components:
+            chosen = self.writes.at(name, layer)
+            if chosen:
+                found.append((self.model.layout.hook(name, layer), self._write(chosen)))
+        return found
 
     def _prefix(self, last_layer: type[PrefixLayer] = PrefixLayer) -> Cache:
         """Keys and values of the corrupted run, for the rows that are in the batch at each time."""
@@ -192,11 +174,11 @@ class _Column:
             )
 
     def _samples(self) -> Tensor:
-        return self.rows.sample[: self.present]
+        return self.writes.base_rows[: self.present]
 
     def _join(self, layer: int) -> Callable[..., Tensor | None]:
         """Append the rows that start at this layer's input."""
-        start, stop = (self.rows.count(layer - 1) if layer else 0), self.rows.count(layer)
+        start, stop = (self.job.rows(layer - 1) if layer else 0), self.job.rows(layer)
 
         def act(value: Tensor, hook: object) -> Tensor | None:
             self.fired.append("join")
@@ -210,53 +192,23 @@ class _Column:
 
     def _starting(self, layer: int, start: int, stop: int) -> Tensor:
         """The corrupted residual stream entering a layer, from the column's token on, with what is restored in it."""
-        corruption = self.engine.corruption
         address = (RESID, layer - 1) if layer else (RESID_PRE, 0)
-        new = self.session.stacked(corruption, address)[self.rows.sample[start:stop], self.position :].clone()
-        for one in self.engine.splits:
-            if one.component == ATTN:
-                continue  # written where attention adds it: the layer's MLP has yet to see it
-            index = self.rows.where(one, lambda cell: cell.joins > cell.first, start, stop)
-            if len(index) == 0:
-                continue
-            restored = self._from(one.restored_from, one.component, layer - 1, index)
-            if one.component == MLP:  # its share of the residual stream is exchanged
-                old = self._from(corruption, MLP, layer - 1, index)
-                restored = new[index - start, 0] + (restored - old)
-            new[index - start, 0] = restored
+        base = self.session.stacked(self.engine.corruption, address)
+        new = base[self.writes.base_rows[start:stop], self.position :].clone()
+        for write in self.writes.entering(MLP, layer):  # its share of the residual stream is exchanged
+            index, old = write.index(start), self.writes.base_values(write, (MLP, layer - 1))
+            new[index] = (new[index] + (write.values - old)).to(new.dtype)
+        for write in self.writes.entering(RESID, layer):
+            new[write.index(start)] = write.values.to(new.dtype)
         return new
 
-    def _from(self, program: Program, name: str, layer: int, index: Tensor) -> Tensor:
-        """Activations of a run at the column's token for some rows, [row, d_model]."""
-        values = self.session.stacked(program, (name, layer))
-        deterministic = values.shape[0] == len(self.session.asked)
-        return values[(self.rows.prompt if deterministic else self.rows.sample)[index], self.position]
-
-    def _writes(self, name: str, layer: int) -> list[tuple[Tensor, Tensor]]:
-        """Row indices and values to write to what attention or an MLP adds in one layer."""
-        found: list[tuple[Tensor, Tensor]] = []
-        present = self.rows.count(layer)
-
-        def write(one: Split, chosen: Callable[[ColumnCell], bool], source: Program) -> None:
-            index = self.rows.where(one, chosen, 0, present)
-            if len(index):
-                found.append((index, self._from(source, name, layer, index)))
-
-        for one in self.engine.splits:
-            if one.component == name:
-                write(one, lambda cell: max(cell.first, cell.joins) <= layer < cell.stop, one.restored_from)
-            for severed, source in one.severed:
-                if severed == name:
-                    write(one, lambda cell: True, source)
-        return found
-
-    def _write(self, writes: list[tuple[Tensor, Tensor]], width: int) -> Callable[..., Tensor]:
+    def _write(self, writes: Sequence[RowWrites]) -> Callable[..., Tensor]:
         def act(value: Tensor, hook: object) -> Tensor:
             self.fired.append("write")
             # OPT flattens rows and tokens inside its MLP, so the shape is put back and restored.
-            out = value.reshape(self.present, width, -1).clone()
-            for index, values in writes:
-                out[index, 0] = values
+            out = value.reshape(self.present, self.job.width, *value.shape[-writes[0].dims :]).clone()
+            for write in writes:
+                out[write.index()] = write.values.to(out.device, out.dtype)
             return out.view_as(value)
 
         return act

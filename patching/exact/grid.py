@@ -16,12 +16,12 @@ from ..plain.metrics import Question, Scores, score
 from ..plain.precision import check_tolerance
 from ..plain.session import Session
 from .column_jobs import ColumnJob
-from .columns import Split, same_cell
+from .columns import ColumnCell
 from .engine import ColumnResult, Engine
 from .group import Exact, GroupPlan
 
-ColumnKey = tuple[int, int, tuple[Split, int, int]]
-"""Prompt, token, and what is restored: the program and the layers."""
+ColumnKey = tuple[int, ColumnCell]
+"""Prompt, and what is restored there."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Counts:
         cells: cells in the table.
         no_op_cells: cells that equal the corrupted run or another cell, and were not computed.
         unchanged_cells: cells computed plainly whose restores changed nothing.
-        checked_cells: cells run by both executors.
+        checked_cells: cells of which a draw was run by both executors.
         largest_difference: between the two, in probability.
         resolution: the largest change in probability that the last digit of a logit can make.
         token_layers: rows x tokens x layers of everything that was run.
@@ -101,12 +101,12 @@ class Grid:
                 yield CellScores(index, program, cell, scores)
 
     def forward(
-        self, index: int, program: Program, grid: list[tuple[Cell, list[Placed]]]
+        self, index: int, program: Program, grid: list[tuple[Cell, list[Placed]]], *, draw: int | None = None
     ) -> Iterator[tuple[Cell, Scores, bool]]:
-        """Cells of one prompt, each a full forward."""
+        """Cells of one prompt, each a full forward, of all draws or of one."""
         session = self.session
         session.run_sources((program, writes) for _, writes in grid)
-        jobs = [session.job(index, program, writes, key=cell) for cell, writes in grid]
+        jobs = [session.job(index, program, writes, key=cell, draw=draw) for cell, writes in grid]
         session.work.add(jobs, session.model.n_layers)
         results = run_jobs(session.model, jobs, max_tokens=session.max_tokens)
         for (cell, _), result in zip(grid, results, strict=True):
@@ -114,25 +114,23 @@ class Grid:
 
     def _exactly(self, part: Exact) -> Iterator[CellScores]:
         """Columns of the programs with one corruption; cells left out of them equal the corrupted run."""
-        session, n_layers = self.session, self.session.model.n_layers
+        session = self.session
         self.run_sources(part)
         corrupted = [
-            score(logits, question)
+            score(logits.expand(part.draws, -1, -1) if len(logits) == 1 else logits, question)
             for logits, question in zip(session.run(part.corruption), self.questions, strict=True)
         ]
         found = dict(self.columns(part))
-        for position in range(len(session.asked[0].prompt)):
-            for index in range(len(session.asked)):
-                for one in part.splits:
-                    for layer in range(n_layers):
-                        cell = Cell(position, layer)
-                        scores = found.get((index, position, same_cell(one, layer, n_layers)), corrupted[index])
-                        self.counts.cells += 1
-                        if (index, one.program, cell) in part.checks:
-                            self._check(index, one.program, cell, scores)
-                        yield CellScores(index, one.program, cell, scores)
-        grid = len(session.asked) * len(session.asked[0].prompt) * len(part.splits) * n_layers
-        self.counts.no_op_cells += grid - len(found)
+        for index, of_prompt in enumerate(part.cells):
+            for one, of_program in of_prompt.items():
+                for cell, computed in of_program.items():
+                    scores = corrupted[index] if computed is None else found[index, computed]
+                    self.counts.cells += 1
+                    draw = part.checks.get((index, one.program, cell))
+                    if draw is not None:
+                        self._check(index, one.program, cell, scores, draw)
+                    yield CellScores(index, one.program, cell, scores)
+        self.counts.no_op_cells += part.size - len(found)
 
     def run_sources(self, part: Exact) -> None:
         """Do the runs that some columns start from and read."""
@@ -143,7 +141,7 @@ class Grid:
         """The cells that some forwards compute (all unless named), as they are finished."""
         session, asked = self.session, self.session.asked[0]
         length, keep = len(asked.ids), len(asked.answer)
-        engine = Engine(session, part.splits, self.plan.budget.rows(length, keep, keep))
+        engine = Engine(session, part.corruption, self.plan.budget.rows(length, keep, keep))
         for job in part.jobs if jobs is None else jobs:
             yield from self._scored(engine.run(job))
         yield from self._scored(engine.finish())
@@ -158,12 +156,11 @@ class Grid:
             start = 0
             for one in parts:
                 stop = start + len(one.logits)
-                key = prompt, one.position, (one.cell.split, one.cell.first, one.cell.stop)
-                yield key, together.part(start, stop)
+                yield (prompt, one.cell), together.part(start, stop)
                 start = stop
 
-    def _check(self, index: int, program: Program, cell: Cell, exact: Scores) -> None:
-        """Compare a cell with the plain executor.
+    def _check(self, index: int, program: Program, cell: Cell, exact: Scores, draw: int) -> None:
+        """Compare a draw of a cell with the plain executor.
 
         Raises:
             MechinterpError: they differ by more than rounding.
@@ -171,15 +168,15 @@ class Grid:
         session = self.session
         asked = session.asked[index].prompt
         writes = place(program, session.model.layout, asked, cell)
-        _, plain, _ = next(self.forward(index, program, [(cell, writes)]))
-        difference = float(np.abs(plain.prob - exact.prob).max())
-        relative = float(np.abs(plain.log_prob - exact.log_prob).max())  # sees what a tiny probability hides
+        _, plain, _ = next(self.forward(index, program, [(cell, writes)], draw=draw))
+        difference = float(np.abs(plain.prob - exact.prob[draw]).max())
+        relative = float(np.abs(plain.log_prob - exact.log_prob[draw]).max())  # sees what a tiny probability hides
         self.counts.checked_cells += 1
         self.counts.largest_difference = max(self.counts.largest_difference, difference)
         in_prob, in_nats = check_tolerance(session.model.dtype)
         if not (difference <= in_prob and relative <= in_nats):
             raise MechinterpError(
                 f"the exact engine and the plain executor differ by {difference:.2g} in probability "
-                f"({relative:.2g} nats) at token {cell.position}, layer {cell.layer} of {asked.prompt.text!r}; "
+                f"({relative:.2g} nats) at {cell} of {asked.prompt.text!r}; "
                 "trace with engine='plain'"
             )

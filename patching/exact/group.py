@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...models.model import Model
@@ -12,12 +12,12 @@ from ..algebra.programs import Program, nothing
 from ..plain.asked import Asked
 from ..plain.session import Session, runs_behind
 from .budget import Budget
-from .column_jobs import ColumnJob, column_jobs, first_touched
-from .columns import Split, reads_of, split
+from .column_jobs import ColumnJob, column_jobs
+from .columns import Cells, PromptCells, Split, reads_of, split
 from .price import Price
 
 CHECKED_CELLS = 2
-"""Cells per group and corruption that are run by both executors and compared."""
+"""Cells per group and corruption of which one draw is run by both executors and compared."""
 
 Check = tuple[int, Program, Cell]
 """Prompt, program and cell."""
@@ -25,12 +25,28 @@ Check = tuple[int, Program, Cell]
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The columns of the programs that share one corruption."""
+    """The columns of the programs that share one corruption and a number of draws.
+
+    Args:
+        corruption: what they share.
+        draws: rows of each cell.
+        splits: the programs.
+        cells: of each prompt, program by program.
+        jobs: the forwards.
+        checks: cells to compare with the plain executor -> the draw to compare.
+    """
 
     corruption: Program
+    draws: int
     splits: tuple[Split, ...]
+    cells: tuple[Mapping[Split, PromptCells], ...]
     jobs: tuple[ColumnJob, ...]
-    checks: frozenset[Check]
+    checks: Mapping[Check, int]
+
+    @property
+    def size(self) -> int:
+        """How many cells, those that need no computing included."""
+        return sum(len(of_program) for of_prompt in self.cells for of_program in of_prompt.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +56,7 @@ class GroupPlan:
     Args:
         indices: their numbers in the trace.
         asked: the prompts.
-        programs: with axes; the first one's corruption is the baseline.
+        programs: the first one's corruption is the baseline.
         exact: the columns, corruption by corruption.
         plain: programs that every cell is run in full for -> why.
         budget: of memory.
@@ -115,26 +131,31 @@ def plan_group(
         checked: how many cells to check per corruption.
     """
     splits, plain = split_programs(programs, refused)
+    cells_of = Cells(model.layout, len(asked[0].ids), len(asked[0].answer))
     exact = []
-    for corruption in dict.fromkeys(program.corruption for program in splits):
-        some = tuple(one for program, one in splits.items() if program.corruption == corruption)
-        first = [first_touched(some, one, model.layout) for one in asked]
-        jobs = tuple(column_jobs(some, asked, first, model.n_layers, budget))
-        exact.append(Exact(corruption, some, jobs, _choose(some, asked, model.n_layers, seed, checked)))
+    for corruption, draws in dict.fromkeys((program.corruption, program.draws or 1) for program in splits):
+        some = tuple(
+            one for program, one in splits.items() if (program.corruption, program.draws or 1) == (corruption, draws)
+        )
+        grid = tuple({one: cells_of.of(one, prompt) for one in some} for prompt in asked)
+        jobs = tuple(column_jobs(grid, asked, draws, budget))
+        exact.append(Exact(corruption, draws, some, grid, jobs, _choose(grid, asked, draws, seed, checked)))
     price = _price(model, asked, programs, exact, plain, budget)
     return GroupPlan(tuple(indices), tuple(asked), tuple(programs), tuple(exact), plain, budget, price)
 
 
-def _choose(splits: Sequence[Split], asked: Sequence[Asked], n_layers: int, seed: int, count: int) -> frozenset[Check]:
-    """A seeded sample of cells to run twice."""
+def _choose(
+    grid: Sequence[Mapping[Split, PromptCells]], asked: Sequence[Asked], draws: int, seed: int, count: int
+) -> dict[Check, int]:
+    """A seeded sample of cells, and of each a draw, to run twice."""
     generator = random.Random(f"{seed} {[one.prompt.prompt.name for one in asked]}")
-    chosen = set()
+    chosen: dict[Check, int] = {}
     for _ in range(count):
         index = generator.randrange(len(asked))
-        position = generator.randrange(len(asked[index].prompt))
-        program = generator.choice(splits).program
-        chosen.add((index, program, Cell(position, generator.randrange(n_layers))))
-    return frozenset(chosen)
+        one = generator.choice(list(grid[index]))
+        cell = generator.choice(list(grid[index][one]))
+        chosen[index, one.program, cell] = generator.randrange(draws)
+    return chosen
 
 
 def kept_per_prompt(
@@ -181,10 +202,9 @@ def _price(
             work = grid * draws * full
             total += Price(forwards=len(asked) * each, token_layers=work, plain_token_layers=work, peak=peak)
     for part in exact:
-        grid = len(part.splits) * n_layers * sum(len(one.prompt) for one in asked)
-        checked = sum((program.draws or 1) * full for _, program, _ in part.checks)
+        checked = full * len(part.checks)  # a draw of each
         total += Price(
-            no_op_cells=grid - sum(len(job.cells) * len(job.prompts) for job in part.jobs),
+            no_op_cells=part.size - sum(len(job.cells) * len(job.prompts) for job in part.jobs),
             forwards=len(part.jobs) + len(part.checks),
             token_layers=checked + sum(job.token_layers(n_layers) for job in part.jobs),
         )

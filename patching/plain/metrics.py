@@ -63,6 +63,11 @@ class Question:
     clean: Float[Tensor, " vocab"]
     own: Mapping[str, Callable[[Tensor], np.ndarray]] = field(default_factory=dict)
 
+    @property
+    def step(self) -> int:
+        """The first token at which answer and foil differ."""
+        return _first_difference(self.answer, self.foil)
+
 
 def log_softmax(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
     """Log-probabilities in float32 at least: half precision cannot hold them."""
@@ -82,7 +87,7 @@ def score(logits: Float[Tensor, "rows kept vocab"], question: Question) -> Score
     chosen = logp.gather(-1, answer.expand(logits.shape[0], -1)[..., None])  # [rows, kept, 1]
     log_prob = chosen.sum((1, 2))
     rank = (logp > chosen).sum(-1).amax(-1)
-    step = _first_difference(question.answer, question.foil)
+    step = question.step
     wide = logits[:, step] if logits.dtype == torch.float64 else logits[:, step].float()
     logit_diff = wide[:, question.answer[step]] - wide[:, question.foil[step]]
     clean = question.clean.to(logp.device)

@@ -21,7 +21,7 @@ from ..algebra.noise import Noise, PublishedNoise
 from ..algebra.own import Own, Place
 from ..algebra.programs import Program, Run, nothing
 from ..algebra.sentences import Sentence
-from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, Zero
+from ..algebra.sources import Clean, Corrupted, Delta, Given, Mean, Source, Zero
 from .asked import Asked
 from .jobs import DEFAULT_MAX_TOKENS, Job, Pair, Valued, run_jobs
 from .means import Means
@@ -150,12 +150,18 @@ class Session:
         """Keys and values of a run that was wanted with them, [prompt x draw, head, pos, d_head] per layer."""
         return self._pairs[program]
 
-    def job(self, index: int, program: Program, placed: Sequence[Placed], key: object = None) -> Job:
-        """A job for one prompt and one cell; the runs it reads from must have been prepared."""
+    def job(
+        self, index: int, program: Program, placed: Sequence[Placed], key: object = None, *, draw: int | None = None
+    ) -> Job:
+        """A job for one prompt and one cell, of one draw or all; the runs it reads from must have been prepared."""
         asked = self.asked[index]
-        writes = [Valued(write, self._values(index, write, program)) for write in placed]
+        rows = program.draws or 1
+        values = [self.values(index, write, program) for write in placed]
+        if draw is not None:
+            rows, values = 1, [each if len(each) == 1 else each[draw : draw + 1] for each in values]
+        writes = [Valued(write, each) for write, each in zip(placed, values, strict=True)]
         ids, decoder = self.model.inputs(asked.prompt.ids, asked.answer[:-1])
-        return Job((index, key), ids, program.draws or 1, writes, keep=len(asked.answer), decoder=decoder)
+        return Job((index, key), ids, rows, writes, keep=len(asked.answer), decoder=decoder)
 
     def stacked(self, program: Program, address: Address) -> Tensor:
         """A kept activation of all prompts, [prompts x draws, pos, ...]."""
@@ -173,8 +179,8 @@ class Session:
         """A kept activation, [draws, pos, ...]."""
         return self._kept[program][index][address]
 
-    def _values(self, index: int, placed: Placed, program: Program) -> Tensor:
-        """Values of one write, [draws or 1, positions, ...]."""
+    def values(self, index: int, placed: Placed, program: Program) -> Tensor:
+        """Values of one write to one prompt, [draws or 1, positions, ...]; what they are read from must have run."""
         source, positions = placed.write.source, list(placed.positions)
         other = source_program(placed, program)
         if other is not None:
@@ -235,7 +241,7 @@ class Session:
 
 def source_program(placed: Placed, program: Program) -> Program | None:
     """The program whose run a write reads from, None if it needs no run of this prompt."""
-    return _run_of(placed.write.source, program)
+    return run_read_by(placed.write.source, program)
 
 
 def runs_behind(programs: Iterable[Program]) -> list[Program]:
@@ -243,14 +249,15 @@ def runs_behind(programs: Iterable[Program]) -> list[Program]:
     found: dict[Program, None] = {nothing: None}
     pending = list(programs)
     for program in pending:
-        for source in (program.corruption, *(_run_of(write.source, program) for write in program.ordered)):
+        for source in (program.corruption, *(run_read_by(write.source, program) for write in program.ordered)):
             if source is not None and source not in found:
                 found[source] = None
                 pending.append(source)
     return list(found)
 
 
-def _run_of(source: object, program: Program) -> Program | None:
+def run_read_by(source: Source, program: Program) -> Program | None:
+    """The program whose run a source of a program's write reads from, None if it needs no run of this prompt."""
     if isinstance(source, Clean):
         return nothing
     if isinstance(source, Corrupted):

@@ -14,6 +14,7 @@ from ...models.asking import decides_by_prompt
 from ...models.model import Model
 from ...public import public
 from ...runs.versions import versions
+from ..algebra.cells import cells
 from ..algebra.noise import Noise, PublishedNoise
 from ..algebra.programs import SEVER, Program, Run, check_program
 from ..exact.budget import Budget
@@ -25,6 +26,7 @@ from ..plain.own_metrics import Metric, metrics_of
 from ..plain.running import GROUP
 from ..plain.sigma import embedding_sigma
 from .calibration import measured_seconds
+from .labels import Label, label
 from .options import CausalTracing, TraceOptions, Tracing
 from .rows import restored_names, severed_names
 from .table import COLUMNS
@@ -108,6 +110,7 @@ def plan(
         wanted.check_beside_programs(how)
     _check_programs(chosen, reference=how.reference)
     own = metrics_of(how.metric, COLUMNS)
+    _check_told_apart(model, asked, chosen)
     budget = Budget.of(model, how.memory)
     refused = _refused(model, how.engine)
     unfinished = Plan(
@@ -140,17 +143,34 @@ def _groups(unfinished: Plan, groups: Sequence[Sequence[int]], refused: str | No
 
 
 def _check_programs(programs: Sequence[Program], *, reference: bool) -> None:
-    """Refuse what the table could not tell apart, and what would be compared with a baseline that is not its own."""
+    """Refuse what would be compared with a baseline that is not its own."""
     if not programs:
         raise UsageError("there is nothing to trace: no programs, or no kinds and nothing severed")
     if not reference and len({program.corruption for program in programs}) > 1:
         raise UsageError("the programs of one trace share one corruption, their baseline; trace these apart")
-    seen: dict[tuple[str, str, int], Program] = {}
-    for program in programs:
-        key = restored_names(program), severed_names(program), program.window or 1
-        other = seen.setdefault(key, program)
-        if other != program:
-            raise UsageError(f"the table could not tell the rows of {other} from those of {program}; trace them apart")
+
+
+def _check_told_apart(model: Model, asked: Sequence[Asked], programs: Sequence[Program]) -> None:
+    """Refuse programs of which the table would have rows that differ in nothing.
+
+    Raises:
+        UsageError: which, and on which prompt.
+    """
+    alike: dict[tuple[str, str, int], list[Program]] = {}
+    for program in dict.fromkeys(programs):
+        alike.setdefault((restored_names(program), severed_names(program), program.window or 1), []).append(program)
+    for some in alike.values():
+        for one in asked if len(some) > 1 else ():
+            seen: dict[Label, Program] = {}
+            for program in some:
+                place = label(program, model.layout, one)
+                for cell in cells(program, model.layout, one.prompt):
+                    other = seen.setdefault(place.at(cell, one), program)
+                    if other != program:
+                        raise UsageError(
+                            f"the table could not tell the rows of {other} from those of {program} on "
+                            f"{one.prompt.prompt.text!r}; trace them apart"
+                        )
 
 
 def _check_names(prompts: Sequence[Prompt]) -> None:

@@ -7,21 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..algebra.cells import ONE_CELL, Cell
 from ..algebra.programs import ABLATE, RESTORE, SEVER, Program, nothing
 from ..plain.asked import Asked
 from ..plain.metrics import METRICS, Scores
+from .labels import NO_PLACE, Label
 from .table import COLUMNS
 
 Columns = dict[str, Any]
 
 
 def cell_columns(
-    asked: Asked, foil: str, run: str, scores: Scores, program: Program = nothing, cell: Cell = ONE_CELL
+    asked: Asked, foil: str, run: str, scores: Scores, program: Program = nothing, place: Label = NO_PLACE
 ) -> Columns:
     """One cell's draws as columns; what is the same for all of them is given once and repeated by `frame_of`."""
-    position = -1 if cell.position is None else cell.position
-    prompt, tokenised = asked.prompt.prompt, asked.prompt.patched
+    prompt = asked.prompt.prompt
     return {
         "prompt": prompt.name,
         "relation": prompt.relation,
@@ -30,10 +29,11 @@ def cell_columns(
         "component": restored_names(program),
         "window": program.window or 1,
         "severed": severed_names(program),
-        "position": position,
-        "token": tokenised.tokens[position] if position >= 0 else "",
-        "role": tokenised.role(position) if position >= 0 else "",
-        "layer": -1 if cell.layer is None else cell.layer,
+        "position": place.position,
+        "token": place.token,
+        "role": place.role,
+        "layer": place.layer,
+        "head": place.head,
         **{metric: scores[metric] for metric in (*METRICS, *scores.own)},
     }
 

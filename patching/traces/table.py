@@ -6,7 +6,7 @@
 | foil | the answer that logit_diff compares with, as it stands behind the prompt |
 | run | "clean", "corrupted", "patched", or "ablated", which is compared with "clean" |
 | component, window, severed | what was restored or ablated, in how many layers at once, and what was severed ("none") |
-| position, token, role, layer | where; -1 and "" for clean and corrupted rows |
+| position, token, role, layer, head | where; -1 and "" for clean and corrupted rows, and where it is several at once |
 | draw | which noise draw; draws of one prompt are paired across all its rows |
 | prob, log_prob, logit_diff, rank, kl | see `patching.metrics` |
 | others | metrics of the user's own; `meta["metrics"]` has their units and directions |
@@ -26,14 +26,14 @@ from ...runs.frames import read_frame, write_frame
 from ..plain.metrics import METRICS
 
 COLUMNS = (
-    "prompt", "relation", "foil", "run", "component", "window", "severed", "position", "token", "role", "layer", "draw",
-    *METRICS,
+    "prompt", "relation", "foil", "run", "component", "window", "severed", "position", "token", "role", "layer",
+    "head", "draw", *METRICS,
 )  # fmt: skip
 
 CELLS = ("patched", "ablated")
 """Runs that are cells of a grid."""
 
-_NEWER = {"foil": ""}
+_NEWER = {"foil": "", "head": -1}
 """Columns that tables of earlier versions lack, and what stands in them then."""
 
 

@@ -24,6 +24,7 @@ from ..exact.group import GroupPlan
 from ..plain.metrics import Scores, score
 from ..plain.precision import resolution
 from ..plain.running import make_questions
+from .labels import label
 from .options import TraceOptions
 from .planning import Plan, plan
 from .rows import cell_columns, frame_of
@@ -59,8 +60,8 @@ def trace(
         model: the model.
         prompts: what to trace, one or several, or facts; a prompt without an answer is scored by the model's own next
             token.
-        programs: one program or several with axes (`every`, `.window()`); they share the corrupted baseline of the
-            first.
+        programs: one program or several, with axes (`every`, `.window()`, `.each_head`) or at a role; they share the
+            corrupted baseline of the first.
         out: a run directory (see `run_directory`): finished prompts are kept there as they come, a killed or
             interrupted run goes on when it is asked for again, and the table ends in its `table.parquet`.  Under
             torchrun the ranks share the prompts, and all return the whole table.
@@ -175,7 +176,12 @@ def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Coun
     """The frames of the prompts of one group."""
     session = group.session()
     questions = make_questions(session, group.programs, made.metrics)
-    corrupted = session.run(group.programs[0].corruption)
+    # A run without noise is the same in every draw of what is written into it: each draw has its baseline.
+    draws = max(program.draws or 1 for program in group.programs)
+    corrupted = [
+        logits.expand(draws, -1, -1) if len(logits) == 1 else logits
+        for logits in session.run(group.programs[0].corruption)
+    ]
     grid = Grid(session, group, questions)
     patched: list[dict[tuple[Program, Cell], Scores]] = [{} for _ in session.asked]
     for one in grid.run():
@@ -189,9 +195,10 @@ def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Coun
             cell_columns(asked, foil, "corrupted", score(corrupted[index], questions[index])),
         ]
         for program in group.programs:
+            place = label(program, session.model.layout, asked)
             for cell in cells(program, session.model.layout, asked.prompt):
-                kind = "ablated" if program.ablates else "patched"
-                parts.append(cell_columns(asked, foil, kind, patched[index][program, cell], program, cell))
+                kind, scores = "ablated" if program.ablates else "patched", patched[index][program, cell]
+                parts.append(cell_columns(asked, foil, kind, scores, program, place.at(cell, asked)))
         frames.append(frame_of(parts))
         logits = session.logits[nothing][index]
         grid.counts.resolution = max(grid.counts.resolution, resolution(logits, made.model.dtype))
