@@ -238,7 +238,8 @@ def _estimated(base: Scores, change: dict[str, np.ndarray]) -> Scores:
     moved = {metric: getattr(base, metric) + by for metric, by in change.items()}
     moved["prob"] = base.prob * (1 + change["log_prob"])
     missing = np.full_like(base.prob, np.nan)
-    return Scores(*(moved.get(metric, missing) for metric in METRICS), own=dict.fromkeys(base.own, missing))
+    prob, log_prob, logit_diff, rank, kl = (moved.get(metric, missing) for metric in METRICS)
+    return Scores(prob, log_prob, logit_diff, rank, kl, dict.fromkeys(base.own, missing))
 
 
 def _strongest(estimates: Iterable[_Estimates], count: int) -> set[_Place]:
