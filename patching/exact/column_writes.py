@@ -74,8 +74,11 @@ class ColumnWrites:
         self.base_rows = prompts if corruption.draws is None else samples
         self._during: dict[Address, list[tuple[int, Placed]]] = defaultdict(list)
         self._before: dict[Address, list[tuple[int, Placed]]] = defaultdict(list)
+        self._given: dict[tuple[int, Placed], list[Tensor]] = {}
         for number, cell in enumerate(job.cells):
             for placed in cell.writes:
+                if self._source(number, placed) is None:
+                    self._given[number, placed] = self._no_run_gives(number, placed)
                 name, layer = placed.component, placed.layer
                 if name == RESID_PRE:  # only that of the first layer has an address of its own
                     self._before[RESID, 0].append((number, placed))
@@ -136,8 +139,15 @@ class ColumnWrites:
             return values[sources[:, None], positions]
         return values[sources[:, None, None], positions[:, :, None], heads[:, None, :]]
 
-    def _made(self, number: int, placed: Placed) -> Tensor:
-        """Values that no run gives, prompt by prompt."""
+    def _no_run_gives(self, number: int, placed: Placed) -> list[Tensor]:
+        """Values of noise, other sentences, means or the user's own, prompt by prompt.
+
+        They may need forwards of their own, so they are here before the column's starts.
+        """
         program = self.job.cells[number].split.program
-        each = [self.session.values(prompt, placed, program) for prompt in self.job.prompts]
+        return [self.session.values(prompt, placed, program) for prompt in self.job.prompts]
+
+    def _made(self, number: int, placed: Placed) -> Tensor:
+        """Values that no run gives, draw by draw."""
+        each = self._given[number, placed]
         return torch.cat([values.expand(self.job.draws, *values.shape[1:]) for values in each])
