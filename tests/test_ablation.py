@@ -248,3 +248,23 @@ def test_what_cannot_be_done_is_said(model: Model, make: Any, sentence: str) -> 
 def test_a_result_that_ablates_nothing_has_no_such_effect(model: Model) -> None:
     with pytest.raises(UsageError, match="this program ablates nothing, so there is no such effect: restore"):
         run(model, PROMPT, restore(mlp[1] @ last)).ablation_effect  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ablate(mlp.each @ every, Resample(SAME, draws=2)),
+        ablate(attn.window(2) @ every, OtherPrompt(SAME[0])),
+        ablate(z.each_head @ every, Mean(SAME, by="role")),
+        ablate(resid.each @ subject, Mean(["the old town", "ada lives in rome"])),
+        corrupt(embed @ subject, Gaussian(draws=2))
+        | restore(mlp.window(2) @ every, Resample(SAME, draws=2, by="position")),
+    ],
+    ids=str,
+)
+def test_grids_of_what_no_run_gives_are_exact(model: Model, program: Program) -> None:
+    exact, plain = (mi.trace(model, PROMPT, program, engine=engine, progress=False) for engine in ("exact", "plain"))
+    assert exact.meta["plain"] == {}
+    assert_same(exact, plain)
+    scores = exact.frame.loc[exact.frame["run"].isin(["ablated", "patched"]), "log_prob"]
+    assert scores.max() - scores.min() > 1e-4

@@ -149,7 +149,7 @@ def test_random_programs(spec: Spec, prompt: Prompt) -> None:
     edits = [case.noise(draw) for draw in range(DRAWS)]
     corrupted = [forward(network(), case.ids, one) for one in edits]
     for verb, name, layers, tokens, heads in spec:
-        component = Component(name)[layers]
+        component = Component(name)[list(layers)]
         component = component.heads(*heads) if heads else component
         for token in tokens:
             program |= (restore if verb == "restore" else sever)(component @ at(token))
