@@ -26,6 +26,7 @@ FLOORS = (
     "mechinterp.formats",
     "mechinterp.atlas",
     "mechinterp.models",
+    "mechinterp.forwards",
     "mechinterp.reading",
     "mechinterp.patching.algebra",
     "mechinterp.patching.plain",

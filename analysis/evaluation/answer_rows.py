@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ...errors import MechinterpError, UsageError
 from ...facts.prompts import Question
+from ...forwards.readout import read
+from ...forwards.unembedding import FinalStates, Logits
 from ...given import texts_of, whole
 from ...models.asking import PromptEnds
 from ...models.model import Model
@@ -164,15 +164,14 @@ class Sheet:
         self.top = np.full(len(self._ids), -1, dtype=np.int64)
         self.top_log_probs = np.full(len(self._ids), np.nan)
 
-    def enter(self, logits: Float[Tensor, "row kept vocab"], read: Iterable[tuple[int, int]]) -> None:
+    def enter(self, logits: Logits, pairs: Sequence[tuple[int, int]]) -> None:
         """Enter what a forward gave.
 
         Args:
-            logits: of the last positions of each row.
-            read: (entry, row of this forward it is read from).
+            logits: of the last positions of each row, [row, kept, vocab], or what they are made of.
+            pairs: (entry, row of this forward it is read from).
         """
         kept = logits.shape[1]
-        pairs = list(read)
         where = np.concatenate([np.arange(self._start[entry], self._start[entry + 1]) for entry, _ in pairs])
         cells = np.concatenate(
             [row * kept + np.arange(kept - self.tokens[entry], kept) for entry, row in pairs]
@@ -182,11 +181,16 @@ class Sheet:
         for start in range(0, len(distinct), _AT_ONCE):
             chosen = np.flatnonzero((place >= start) & (place < start + _AT_ONCE))
             at = torch.from_numpy(distinct[start : start + _AT_ONCE]).to(flat.device)
-            picked = flat[at].double().cpu()
-            log_probs, top = picked.log_softmax(-1).numpy(), picked.argmax(-1).numpy()
-            self.log_probs[where[chosen]] = log_probs[place[chosen] - start, self._ids[where[chosen]]]
-            self.top[where[chosen]] = top[place[chosen] - start]
-            self.top_log_probs[where[chosen]] = log_probs[place[chosen] - start, self.top[where[chosen]]]
+            picked = flat[at]
+            found = read(
+                picked if isinstance(picked, FinalStates) else picked.double().cpu(),
+                torch.from_numpy(place[chosen] - start),
+                torch.from_numpy(self._ids[where[chosen]]),
+                top=True,
+            )
+            self.log_probs[where[chosen]] = found.log_probs.double().cpu().numpy()
+            self.top[where[chosen]] = found.top.cpu().numpy()[place[chosen] - start]
+            self.top_log_probs[where[chosen]] = found.top_log_probs.double().cpu().numpy()[place[chosen] - start]
 
     def frame(self) -> pd.DataFrame:
         """One row per entry: tokens, log_prob, joint_log_prob, prob, joint_prob, correct, accuracy, top, top_prob,

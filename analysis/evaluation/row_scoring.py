@@ -17,6 +17,9 @@ from torch import Tensor
 
 from ...editing.edits.row_edits import UNEDITED, RowEdits
 from ...errors import MechinterpError
+from ...forwards import unembedding
+from ...forwards.tolerances import same_logits
+from ...forwards.unembedding import Logits, whole
 from ...models.layout import RESID_PRE
 from ...models.model import Model
 from ...patching.plain.executor import forward
@@ -75,16 +78,14 @@ class _Upper:
         self._hook = model.layout.hook(RESID_PRE, edits.layers[0])
         self._enters: bool | None = None
 
-    def lower(
-        self, ids: Int[Tensor, "row pos"], keep: int
-    ) -> tuple[Float[Tensor, "row kept vocab"], Float[Tensor, "row pos d_model"]]:
-        """Unedited logits, and the states that enter the first edited layer."""
+    def lower(self, ids: Int[Tensor, "row pos"], keep: int) -> tuple[Logits, Float[Tensor, "row pos d_model"]]:
+        """Unedited logits (or what they are made of), and the states that enter the first edited layer."""
         self._edits.rows([UNEDITED] * len(ids))
         plain = forward(self._model, ids, reads=[self._hook], keep=keep)
         states = plain.cache[self._hook]
         if self._enters is None:
             self._enters = self._tried(ids, states, plain.logits, keep)
-        return plain.logits, states
+        return plain.ends, states
 
     def run(
         self,
@@ -92,15 +93,13 @@ class _Upper:
         states: Float[Tensor, "row pos d_model"],
         source: Int[Tensor, " run"],
         keep: int,
-    ) -> Float[Tensor, "run kept vocab"]:
-        """Logits of rows that start from the states of their sources."""
+    ) -> Logits:
+        """Logits (or what they are made of) of rows that start from the states of their sources."""
         if not self._enters:
-            return self._model.logits(ids[source], keep=keep)
+            return unembedding.run(self._model, ids[source], **self._model.arguments(keep))[:, -keep:]
         return self._enter(ids[:1], states[source.to(states.device)], keep)
 
-    def _enter(
-        self, ids: Int[Tensor, "1 pos"], states: Float[Tensor, "run pos d_model"], keep: int
-    ) -> Float[Tensor, "run kept vocab"]:
+    def _enter(self, ids: Int[Tensor, "1 pos"], states: Float[Tensor, "run pos d_model"], keep: int) -> Logits:
         """The lower layers see one row, so that mask and positions fit any number; then the states take its place."""
         fired: list[bool] = []
 
@@ -109,7 +108,7 @@ class _Upper:
             return states
 
         hooks = [(self._hook, enter)]
-        logits: Tensor = self._model.forward(ids, hooks, use_cache=False, logits_to_keep=keep)
+        logits = unembedding.run(self._model, ids, hooks, use_cache=False, logits_to_keep=keep)
         if len(fired) != 1:
             raise MechinterpError(
                 f"the hook point {self._hook!r} of {self._model.name} fired {len(fired)} times, not 1"
@@ -132,6 +131,4 @@ class _Upper:
             return False
         if found.shape[0] != 3:
             return False
-        tolerance = 1e-2 if expected.dtype.itemsize < 4 else 2000 * torch.finfo(expected.dtype).eps
-        wanted = expected[source.to(expected.device)]
-        return bool((found - wanted).abs().max() <= tolerance * (1 + wanted.abs().max()))
+        return same_logits(whole(found), expected[source.to(expected.device)], dtype=expected.dtype)

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt, Question, prompt_of
+from ...forwards import unembedding
 from ...models.asking import asking
 from ...models.model import Model
 from ...public import public
@@ -70,7 +71,7 @@ def score_rows(model: Model, rows: AnswerRows, *, batch_size: int = 64) -> pd.Da
     for batch, keep in rows.batches(batch_size):
         ids = torch.tensor([rows.ids[row] for row in batch])
         with model.alone(), asking(model, rows.prompts(batch)):
-            logits = model.logits(ids, keep=keep)
+            logits = unembedding.run(model, ids, **model.arguments(keep))[:, -keep:]
         sheet.enter(logits, [(answer, i) for i, row in enumerate(batch) for answer in read[row]])
     return sheet.frame()
 

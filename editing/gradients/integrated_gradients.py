@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...facts.prompts import Prompt
+from ...forwards.readout import read
 from ...models.door import plainly
 from ...models.model import Model
 from ...patching.plain.executor import HookWrite, forward
-from ...patching.plain.metrics import log_softmax
 from ..rows.target_rows import TargetRows
 
 _MAX_ROWS = 256
@@ -61,7 +61,7 @@ def integrated_gradients(
     hooks = [hook_of(layer) for layer in layers]
     first, last = (0.0, 1.0) if as_code else (1 / steps, 1.0)
     points = torch.linspace(first, last, steps, dtype=torch.float64)
-    places, tokens = rows.at[0], rows.tokens[0]
+    places, tokens = rows.targets.at[0], rows.targets.tokens[0]
     cache = forward(model, rows.batch.ids, reads=hooks, keep=rows.keep).cache
     keys = torch.stack([cache[hook][0, places] for hook in hooks])  # [layer token d_mlp]
     shape = (len(hooks), len(places), steps)
@@ -76,7 +76,7 @@ def integrated_gradients(
             writes.append(HookWrite(hooks[number], here, places[token[here]], scaled[here]))
         ids = rows.batch.ids.expand(len(layer), -1)
         logits = forward(model, ids, writes, keep=rows.keep, grad=True).logits
-        at = log_softmax(logits[torch.arange(len(layer), device=logits.device), places[token] - shift])
-        prob = at.gather(-1, tokens[token][:, None]).exp().sum()
+        each = torch.arange(len(layer), device=logits.device)
+        prob = read(logits[each, places[token] - shift], each, tokens[token]).log_probs.exp().sum()
         gradients.index_put_((layer, token), torch.autograd.grad(prob, scaled)[0], accumulate=True)
     return (keys * gradients / steps).mean(1)

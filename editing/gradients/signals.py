@@ -53,8 +53,8 @@ def signals_of(model: Model, requests: Sequence[EditRequest], layers: Sequence[i
         some = requests[start : start + _ROWS]
         targets = [model.answer_ids(request.prompt, request.target) for request in some]
         rows = TargetRows.of(model, [request.prompt for request in some], targets)
-        row, token = rows.real.nonzero(as_tuple=True)
-        places = rows.at[row, token]
+        row, token = rows.targets.real.nonzero(as_tuple=True)
+        places = rows.targets.at[row, token]
         # A vector of zeros is added at each of these tokens: its gradient is that of the output.
         zeros = torch.zeros(len(layers), len(row), model.d_model, dtype=_precise(model), device=model.device)
         zeros.requires_grad_()

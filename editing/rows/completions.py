@@ -11,11 +11,14 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt
+from ...forwards import unembedding
+from ...forwards.readout import log_softmax
+from ...forwards.scored_tokens import ScoredTokens
 from ...given import texts_of
 from ...models.model import Model
 from ...patching.plain.executor import HookWrite, forward
-from ...patching.plain.metrics import log_softmax
 from .padded import Batch
+from .target_rows import TargetRows
 
 NEUTRAL_TEMPLATES = ("{} is a", "{} is", "{} was", "{} and", "They spoke about {} because")
 """Sentences that ask nothing in particular about their subject: what follows them is its essence (Meng et al.
@@ -50,24 +53,16 @@ def completions(model: Model, asked: Sequence[tuple[Prompt, str]]) -> tuple[Comp
     if not asked:
         return ()
     words = [model.answer_ids(prompt, text) for prompt, text in asked]
-    batch = Batch.of(model, [prompt for prompt, _ in asked], [ids[:-1] for ids in words])
-    keep = batch.keep_from(int(batch.end.min()))
-    shift = batch.width - keep
-    logits = forward(model, batch.ids, keep=keep, past=batch.given, prompts=batch.prompts).logits
-    found = []
-    for row, ids in enumerate(words):
-        start = int(batch.end[row]) - shift
-        log_probs = log_softmax(logits[row, start : start + len(ids)])
-        wanted = torch.tensor(ids, device=logits.device)
-        chosen = log_probs.gather(-1, wanted[:, None])[:, 0]
-        found.append(
-            Completion(
-                prob=float(chosen.sum().exp()),
-                log_probs=tuple(chosen.tolist()),
-                top=bool((log_probs.argmax(-1) == wanted).all()),
-            )
-        )
-    return tuple(found)
+    rows = TargetRows.of(model, [prompt for prompt, _ in asked], words)
+    batch = rows.batch
+    ends = forward(model, batch.ids, keep=rows.keep, past=batch.given, prompts=batch.prompts).ends
+    found = rows.targets.read(ends, batch.width, top=True)
+    lengths = [len(ids) for ids in words]
+    right = found.top == torch.tensor([token for ids in words for token in ids], device=found.top.device)
+    return tuple(
+        Completion(prob=float(chosen.sum().exp()), log_probs=tuple(chosen.tolist()), top=bool(first.all()))
+        for chosen, first in zip(found.log_probs.split(lengths), right.split(lengths), strict=True)
+    )
 
 
 def next_token_log_probs(
@@ -112,12 +107,15 @@ def perplexity(model: Model, texts: Iterable[str]) -> float:
     """
     total, count = 0.0, 0
     for text in texts_of(texts, "texts"):
-        ids = torch.tensor([model.encode(text)[: model.n_ctx]])
-        if ids.shape[1] < 2:
+        ids = model.encode(text)[: model.n_ctx]
+        if len(ids) < 2:
             continue
-        log_probs = log_softmax(model.logits(ids)[0, :-1])
-        total -= float(log_probs.gather(-1, ids[0, 1:, None].to(log_probs.device)).sum())
-        count += ids.shape[1] - 1
+        whole = torch.tensor([ids], device=model.device)
+        with model.alone():
+            ends = unembedding.run(model, whole, **model.arguments(len(ids)))
+        rows = ScoredTokens.after(whole.new_zeros(1), [ids[1:]])
+        total -= float(rows.log_probs(ends, len(ids)).sum())
+        count += len(ids) - 1
     if count == 0:
         raise UsageError("perplexity needs a text of at least two tokens; none was given")
     return float(torch.tensor(total / count, dtype=torch.float64).exp())

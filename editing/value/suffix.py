@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
+from ...forwards.readout import log_softmax
+from ...forwards.tolerances import SINGLE_INSIDE, same_logits
 from ...models.layout import RESID_PRE
 from ...models.model import Model
 from ...patching.exact.prefix import PrefixLayer
 from ...patching.plain.executor import Forward, HookWrite, forward
-from ...patching.plain.metrics import log_softmax
 from ..rows.padded import Batch
 from .shared_prefix import pairs_before, past_of
 
@@ -118,15 +119,13 @@ def best_way(model: Model, batch: Batch, layer: int, hooks: tuple[str, ...]) -> 
     if model.is_encoder_decoder:  # every token of an encoder sees the change
         return "whole"
     expected = _at_ends(model, batch, layer, hooks, "whole")
-    # Some architectures compute norms and attention in float32 whatever their weights are.
-    tolerance = 1e-2 if model.dtype.itemsize < 4 else max(2000 * torch.finfo(model.dtype).eps, 1e-6)
     last = layer + 1 == model.n_layers
     for way in WAYS[1 if last or len(hooks) > 1 else 0 : -1]:
         try:
             found = _at_ends(model, batch, layer, hooks, way)
         except (MechinterpError, RuntimeError, ValueError, IndexError, TypeError):
             continue  # whatever a model does not allow, it refuses with one of these
-        if bool((found - expected).abs().max() <= tolerance * (1 + expected.abs().max())):
+        if same_logits(found, expected, dtype=model.dtype, at_least=SINGLE_INSIDE):
             return way
     return "whole"
 

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...facts.prompts import Prompt
+from ...forwards.readout import log_softmax
+from ...forwards.scored_tokens import ScoredTokens
 from ...models.model import Model
-from ...patching.plain.metrics import log_softmax
 from ..edits.request import EditRequest
 from ..rows.contexts import in_contexts
 from ..rows.padded import Batch
@@ -49,19 +50,19 @@ class ValueRows:
         model: the model.
         suffix: the rows.
         layer: the layer that is changed.
-        targets: target tokens, padded on the right.
-        lengths: how many of them are real.
+        targets: the target tokens of each request in each context, and where each is predicted.
         hparams: what the loss consists of.
         way: what is left out of each forward (`suffix.WAYS`).
+        facts: how many requests there are.
     """
 
     model: Model
     suffix: Suffix
     layer: int
-    targets: Int[Tensor, "fact token"]
-    lengths: Int[Tensor, " fact"]
+    targets: ScoredTokens
     hparams: ValueHparams
     way: str
+    facts: int
 
     @staticmethod
     def batch_of(
@@ -91,25 +92,20 @@ class ValueRows:
     ) -> ValueRows:
         """The rows of some requests."""
         batch, targets = ValueRows.batch_of(model, requests, contexts, hparams)
-        longest = max(len(target) for target in targets)
-        padded = torch.tensor([[*target, *[0] * (longest - len(target))] for target in targets])
-        return ValueRows(
-            model,
-            Suffix.of(model, batch, hooks, way, group=len(contexts) + 1),
-            layer,
-            padded.to(model.device),
-            torch.tensor([len(target) for target in targets], device=model.device),
-            hparams,
-            way,
-        )
+        suffix = Suffix.of(model, batch, hooks, way, group=len(contexts) + 1)
+        ends = suffix.batch.end.view(len(targets), -1)[:, :-1]
+        scored = ScoredTokens.after(ends.flatten(), [target for target in targets for _ in contexts])
+        return ValueRows(model, suffix, layer, scored, hparams, way, len(targets))
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.facts
 
     def of_facts(self, kept: Bool[Tensor, " fact"]) -> ValueRows:
         """Only some of the requests."""
         rows = self._by_fact(self.suffix.batch.rows)[kept].flatten()
-        return replace(self, suffix=self.suffix.of_rows(rows), targets=self.targets[kept], lengths=self.lengths[kept])
+        scored = torch.arange(len(self.targets.at), device=kept.device).view(len(self), -1)[kept].flatten()
+        targets, count = self.targets.of_rows(scored), int(kept.sum())
+        return replace(self, suffix=self.suffix.of_rows(rows), targets=targets, facts=count)
 
     def _by_fact(self, rows: Tensor) -> Tensor:
         return rows.view(len(self), -1, *rows.shape[1:])
@@ -131,18 +127,14 @@ class ValueRows:
         facts = torch.arange(len(self), device=logits.device)
         return log_softmax(self._by_fact(logits)[facts, -1, self._neutral - shift])
 
-    def _target_log_probs(
-        self, logits: Float[Tensor, "row kept vocab"], shift: int
-    ) -> tuple[Float[Tensor, "fact context token"], Bool[Tensor, " fact"]]:
-        """Log-probability of each target token, zero behind a target's end; and whether all are first choices."""
-        steps = torch.arange(self.targets.shape[1], device=logits.device)
-        real = steps < self.lengths[:, None]
-        at = self._by_fact(self.suffix.batch.end)[:, :-1, None] - shift + (steps * real)[:, None]
-        rows = self._by_fact(self.suffix.batch.rows)[:, :-1, None]
-        found = log_softmax(logits[rows, at])
-        chosen = found.gather(-1, self.targets[:, None, :, None].expand(*at.shape, 1))[..., 0]
-        first = (chosen.detach() >= found.detach().amax(-1)) | ~real[:, None]
-        return chosen * real[:, None], first.flatten(1).all(1)
+    def _nll(self, logits: Float[Tensor, "row kept vocab"]) -> tuple[Float[Tensor, " fact"], Bool[Tensor, " fact"]]:
+        """Mean negative log-probability of a target token, over the contexts of each request; and whether all target
+        tokens are first choices."""
+        in_contexts = self._by_fact(logits)[:, :-1].flatten(0, 1)
+        found = self.targets.read(in_contexts, self.suffix.batch.width, top=True)
+        nll = -self.targets.padded(found.log_probs).sum(-1) / self.targets.lengths
+        first = self.targets.padded(found.log_probs.detach() >= found.top_log_probs.detach(), True)
+        return nll.view(len(self), -1).mean(-1), first.view(len(self), -1).all(1)
 
     def read(self) -> tuple[ValueRows, Reading]:
         """The unedited model in one forward, and the same rows, which from then on need not run the layers below."""
@@ -164,8 +156,7 @@ class ValueRows:
         per_row = delta.repeat_interleave(len(self.suffix.batch.ids) // len(self), 0)
         keep, shift = self._keep()
         logits = self.suffix.run(self.model, per_row, keep=keep, grad=True).logits
-        targets, settled = self._target_log_probs(logits, shift)
-        nll = -(targets.sum(-1) / self.lengths[:, None]).mean(-1)
+        nll, settled = self._nll(logits)
         neutral = self._neutral_log_probs(logits, shift)
         kl = self.hparams.kl_factor * (neutral.exp() * (neutral - reading.neutral)).sum(-1)
         return (nll, kl, self._weight_decay(delta, reading.values[:, 0].to(delta.dtype).norm(dim=-1))), settled

@@ -57,6 +57,9 @@ _HOOKS = {
     CROSS_ATTN: "blocks.{layer}.hook_cross_attn_out",
 }
 
+UNEMBED_IN = "unembed.hook_in"
+"""What enters the unembedding: the final states, behind the last norm."""
+
 COMPONENTS = (EMBED, RESID_PRE, RESID_MID, RESID, ATTN, MLP, Z, Q, K, V, KEY, VALUE)
 HOOKED = tuple(one for one in COMPONENTS if one != RESID_MID)
 """Components that are read and written at one hook point."""
@@ -363,6 +366,19 @@ class Layout:
         network: Any = self.bridge.original_model
         found: torch.nn.Module = network.get_input_embeddings()
         return found
+
+    @property
+    def unembedding(self) -> tuple[torch.nn.Linear, float, float] | None:
+        """What makes logits of the final states: a linear layer, what its output is multiplied with, and its soft cap.
+
+        None where it is no linear layer with weights at hand.  A cap c makes c tanh(logit / c) of a logit; 0: none.
+        """
+        linear = getattr(getattr(self.bridge, "unembed", None), "original_component", None)
+        if type(linear) is not torch.nn.Linear or not linear.weight.is_floating_point() or linear.weight.is_meta:
+            return None
+        config = self.hf_config
+        scale = float(getattr(config, "logit_scale", None) or 1) / float(getattr(config, "logits_scaling", None) or 1)
+        return linear, scale, float(getattr(config, "final_logit_softcapping", None) or 0)
 
     def down_bias(self, layer: int) -> Float[Tensor, " d_model"] | None:
         """The bias of the down-projection, None where the architecture has none."""

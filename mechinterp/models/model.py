@@ -387,14 +387,29 @@ class Model:
             self.check_rows([int(given.min()), int(given.max())])
         with settled(self.bridge, self._modules, grad=grad):
             logits: Tensor = self.bridge.run_with_hooks(given.to(self.device), fwd_hooks=[*hooks], **arguments)
-        # Who goes down a gradient looks at the loss, and knows more of it.
-        if not grad and (broken := unfinite_rows(logits)):
+        if not grad:  # who goes down a gradient looks at the loss, and knows more of it
+            self.check_finite(logits, given, stands_for, patched=bool(hooks))
+        return logits
+
+    def check_finite(
+        self,
+        found: Float[Tensor, "row kept width"],
+        given: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        stands_for: Int[Tensor, "prompt whole"] | None,
+        *,
+        patched: bool,
+    ) -> None:
+        """Refuse what a forward gave (logits, or the states they are made of) if it is not finite.
+
+        Raises:
+            MechinterpError: for which prompt, where it begins and what to do.
+        """
+        if broken := unfinite_rows(found):
             rows = given if stands_for is None else stands_for
             shown = rows[broken[:1]] if stands_for is None else rows[:3]
             named = ", ".join(repr(self.decode(row.tolist())[-_SHOWN:]) for row in shown)
-            why = cause(self.layout, rows.to(self.device), self.dtype, patched=bool(hooks))
+            why = cause(self.layout, rows.to(self.device), self.dtype, patched=patched)
             raise MechinterpError(f"{self.name} gives logits that are no numbers for {named}: {why}")
-        return logits
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
+from ...forwards import unembedding
+from ...forwards.unembedding import Logits
 from ...models.layout import RESID_PRE
 from ...models.model import Model
 from ..plain.jobs import Pair
@@ -88,7 +90,7 @@ class Ends(Generic[Owner]):
         self.owners += owners
         self._waiting.append(_Waiting(stream[:, -self.keep :].contiguous(), keys, values))
 
-    def run(self) -> tuple[list[Owner], Float[Tensor, "row keep vocab"]]:
+    def run(self) -> tuple[list[Owner], Logits]:
         """Take all rows through the last layer; nobody waits afterwards."""
         owners, waiting = self.owners, self._waiting
         self.owners, self._waiting = [], []
@@ -104,7 +106,8 @@ class Ends(Generic[Owner]):
 
         # One placeholder row passes the layers before; the rows themselves enter at the last.
         placeholder = torch.zeros(1, self.keep, self.model.d_model, dtype=stream.dtype, device=stream.device)
-        logits: Tensor = self.model.forward(
+        logits = unembedding.run(
+            self.model,
             placeholder,
             [(self.model.layout.hook(RESID_PRE, last), enter)],
             past_key_values=Cache(layers=[*layers, PrefixLayer(*ready, before)]),

@@ -20,6 +20,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ...errors import MechinterpError
+from ...forwards import unembedding
+from ...forwards.unembedding import Logits
 from ...models.door import Hook
 from ...models.layout import MLP, RESID, RESID_PRE, K, V
 from ..algebra.programs import Program
@@ -34,11 +36,11 @@ from .prefix import PrefixLayer
 
 @dataclass(frozen=True, eq=False)
 class ColumnResult:
-    """Logits of one cell of one prompt, [draws, kept, vocab]."""
+    """Logits of one cell of one prompt, [draws, kept, vocab], or what they are made of."""
 
     prompt: int
     cell: ColumnCell
-    logits: Tensor
+    logits: Logits
 
 
 @dataclass(eq=False)
@@ -80,7 +82,7 @@ class Engine:
             yield from _results(*self._ends.run())
 
 
-def _results(owners: list[tuple[ColumnJob, ColumnCell, int]], logits: Tensor) -> Iterator[ColumnResult]:
+def _results(owners: list[tuple[ColumnJob, ColumnCell, int]], logits: Logits) -> Iterator[ColumnResult]:
     start = 0
     for job, cell, prompt in owners:
         yield ColumnResult(prompt, cell, logits[start : start + job.draws])
@@ -98,8 +100,8 @@ class _Column:
         self.present = 0
         self.fired: list[str] = []
 
-    def run(self) -> Float[Tensor, "row kept vocab"]:
-        """Through all layers."""
+    def run(self) -> Logits:
+        """Through all layers: logits [row, kept, vocab], or what they are made of."""
         n_layers = self.model.n_layers
         hooks = self._hooks(n_layers)
         rows = self.job.rows(n_layers)
@@ -158,14 +160,13 @@ class _Column:
             ]
         )
 
-    def _forward(self, hooks: list[Hook], cache: Cache) -> Tensor:
+    def _forward(self, hooks: list[Hook], cache: Cache) -> Logits:
         model = self.model
         # A placeholder of one row: masks and rotary tables keep batch 1 and broadcast over the rows that join later.
         placeholder = torch.zeros(1, self.job.width, model.d_model, dtype=model.dtype, device=model.device)
-        logits: Tensor = model.forward(
-            placeholder, hooks, stands_for=self.session.ids, logits_to_keep=self.job.keep, past_key_values=cache
+        return unembedding.run(
+            model, placeholder, hooks, stands_for=self.session.ids, logits_to_keep=self.job.keep, past_key_values=cache
         )
-        return logits
 
     def _check(self, hooks: int, sound: bool) -> None:
         if len(self.fired) != hooks or not sound:

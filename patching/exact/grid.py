@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from ...errors import MechinterpError
+from ...forwards.unembedding import joined
 from ..algebra.cells import Cell, Placed, cells, place
 from ..algebra.programs import Program
 from ..plain.jobs import run_jobs
@@ -152,7 +152,7 @@ class Grid:
         for result in results:
             by_prompt.setdefault(result.prompt, []).append(result)
         for prompt, parts in by_prompt.items():
-            together = score(torch.cat([one.logits for one in parts]), self.questions[prompt])
+            together = score(joined([one.logits for one in parts]), self.questions[prompt])
             start = 0
             for one in parts:
                 stop = start + len(one.logits)

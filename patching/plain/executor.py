@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...errors import MechinterpError
+from ...forwards import unembedding
+from ...forwards.unembedding import Logits, whole
 from ...models.asking import PromptEnds, asking
 from ...models.door import Hook
 from ...models.model import Model
@@ -51,12 +54,19 @@ class HookWrite:
 class Forward:
     """What a hooked forward gave.
 
-    `unchanged[i]` marks the values of the i-th write that were already there: writes that had no effect.
+    Of a large vocabulary the logits are made when they are asked for; `ends` is what they are made of
+    (`forwards.unembedding`).  `unchanged[i]` marks the values of the i-th write that were already there: writes that
+    had no effect.
     """
 
-    logits: Float[Tensor, "batch kept vocab"]
+    ends: Logits
     cache: dict[str, Tensor] = field(default_factory=dict)
     unchanged: tuple[Tensor, ...] = ()
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "batch kept vocab"]:
+        """All of them."""
+        return whole(self.ends)
 
 
 class _Tape:
@@ -158,7 +168,8 @@ def forward(
     arguments = model.arguments(keep, **(past or {}))
     try:
         with model.alone(), asking(model, prompts):
-            logits = model.forward(ids, hooks, grad=grad, **arguments)[:, -keep:]
+            run = partial(model.forward, grad=True) if grad else partial(unembedding.run, model)
+            ends = run(ids, hooks, **arguments)[:, -keep:]
     except torch.OutOfMemoryError as error:
         raise MechinterpError(
             f"out of memory in a forward of {ids.shape[0]} rows x {ids.shape[1]} tokens; "
@@ -170,4 +181,4 @@ def forward(
                 f"the hook point {name!r} of {model.name} fired {tape.fired[name]} times instead of {count}; what it "
                 "was to write or read is missing, so no result is given"
             )
-    return Forward(logits, cache, tuple(tape.unchanged[index] for index in range(len(writes))))
+    return Forward(ends, cache, tuple(tape.unchanged[index] for index in range(len(writes))))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from ...forwards.unembedding import Logits
 from ...models.asking import PromptEnds
 from ...models.model import Model
 from ..algebra.cells import Placed
@@ -59,13 +60,13 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """Logits [rows, kept, vocab] of a job, the activations read, and whether what it restored changed anything.
+    """Logits [rows, kept, vocab] of a job, or what they are made of; the activations read; whether it changed anything.
 
     `pairs` has the keys and values of every layer where they were asked for.
     """
 
     job: Job
-    logits: Tensor
+    logits: Logits
     cache: dict[str, Tensor]
     changed: bool
     pairs: list[Pair]
@@ -114,7 +115,7 @@ def _run_chunk(model: Model, jobs: list[Job], reads: Sequence[str], keep_pairs: 
         rows = slice(starts[index], starts[index + 1])
         cache = {name: value[rows] for name, value in out.cache.items()}
         pairs = [(layer.keys[rows], layer.values[rows]) for layer in layers]
-        yield JobResult(job, out.logits[rows, keep - job.keep :], cache, bool(changed[index]), pairs)
+        yield JobResult(job, out.ends[rows, keep - job.keep :], cache, bool(changed[index]), pairs)
 
 
 def _stack(model: Model, jobs: list[Job], starts: list[int]) -> tuple[list[HookWrite], list[Tensor | None]]:

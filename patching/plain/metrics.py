@@ -22,6 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...forwards.readout import Compared, read
+from ...forwards.unembedding import Logits, whole
+
 METRICS = ("prob", "log_prob", "logit_diff", "rank", "kl")
 
 
@@ -69,35 +72,37 @@ class Question:
         return _first_difference(self.answer, self.foil)
 
 
-def log_softmax(logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
-    """Log-probabilities in float32 at least: half precision cannot hold them."""
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-
-
-def score(logits: Float[Tensor, "rows kept vocab"], question: Question) -> Scores:
+def score(logits: Logits, question: Question) -> Scores:
     """All metrics of each row.
 
     Args:
-        logits: at the last prompt token and, for an answer of several tokens, at the answer tokens fed after it
-            (teacher forcing): `kept` = number of answer tokens.
+        logits: [rows, kept, vocab], or what they are made of: at the last prompt token and, for an answer of several
+            tokens, at the answer tokens fed after it (teacher forcing); `kept` = number of answer tokens.
         question: answer, foil and clean distribution.
     """
-    answer = torch.tensor(question.answer, device=logits.device)
-    logp = log_softmax(logits)
-    chosen = logp.gather(-1, answer.expand(logits.shape[0], -1)[..., None])  # [rows, kept, 1]
-    log_prob = chosen.sum((1, 2))
-    rank = (logp > chosen).sum(-1).amax(-1)
+    rows, kept = logits.shape[:2]
+    answers = torch.tensor(question.answer, device=logits.device).repeat(rows)
+    first = torch.arange(rows, device=logits.device) * kept
     step = question.step
-    wide = logits[:, step] if logits.dtype == torch.float64 else logits[:, step].float()
-    logit_diff = wide[:, question.answer[step]] - wide[:, question.foil[step]]
-    clean = question.clean.to(logp.device)
-    kl = (clean.exp() * (clean - logp[:, 0])).sum(-1).clamp(min=0)
+    foils = torch.full((rows,), question.foil[step], device=logits.device)
+    found = read(
+        logits.flatten(0, 1),
+        torch.cat([torch.arange(rows * kept, device=logits.device), first + step]),
+        torch.cat([answers, foils]),
+        ranked=answers,
+        compared=Compared(first, question.clean),
+    )
+    log_prob = found.log_probs[: rows * kept].view(rows, kept).sum(1)
+    logit_diff = found.logits[first + step] - found.logits[rows * kept :]
 
     def out(value: Tensor) -> np.ndarray:
         return value.detach().cpu().double().numpy()
 
-    own = {name: metric(logits) for name, metric in question.own.items()}
-    return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(rank), out(kl), own)
+    ranks = found.ranks.view(rows, kept).amax(1)
+    own = {
+        name: metric(whole(logits)) for name, metric in question.own.items()
+    }  # the user's, of the whole distribution
+    return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(ranks), out(found.kl), own)
 
 
 def _first_difference(answer: tuple[int, ...], foil: tuple[int, ...]) -> int:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Fact, Prompt, Prompts, prompts_of
+from ...forwards.readout import log_softmax
+from ...forwards.unembedding import whole
 from ...models.layout import EMBED
 from ...models.model import Model
 from ...public import public
@@ -22,7 +24,7 @@ from ..algebra.programs import Program, check_program, nothing
 from ..algebra.sites import Site
 from .asked import Asked, Foils, ask, buckets, warnings_of
 from .jobs import DEFAULT_MAX_TOKENS, run_jobs
-from .metrics import METRICS, Question, Scores, log_softmax, score
+from .metrics import METRICS, Question, Scores, score
 from .others import best_but, other_sentence
 from .own_metrics import Metric, Metrics, metrics_of
 from .session import Session
@@ -248,15 +250,16 @@ def make_questions(
     """
     questions = []
     sentence = other_sentence(programs)
-    for asked, logits in zip(session.asked, session.run(nothing), strict=True):
+    for asked, ends in zip(session.asked, session.run(nothing), strict=True):
+        logits = whole(ends[0, 0])
         if asked.foil is not None:
             foil = _foil_ids(session.model, asked, asked.foil)
         elif sentence is not None:
             foil = session.others.foil(asked, sentence)
         else:
-            foil = best_but(logits[0, 0], asked.answer)
+            foil = best_but(logits, asked.answer)
         own = {one.name: partial(one.of, prompt=asked.prompt.prompt) for one in metrics}
-        questions.append(Question(asked.answer, foil, log_softmax(logits[0, 0]), own))
+        questions.append(Question(asked.answer, foil, log_softmax(logits), own))
     return questions
 
 

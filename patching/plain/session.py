@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...errors import UsageError
+from ...forwards.unembedding import Logits
 from ...models.layout import EMBED, KEY, PER_HEAD, K, V
 from ...models.model import Model
 from ..algebra.cells import Placed, place
@@ -58,7 +59,7 @@ class Session:
     model: Model
     asked: Sequence[Asked]
     max_tokens: int = DEFAULT_MAX_TOKENS
-    logits: dict[Program, list[Tensor]] = field(default_factory=dict)
+    logits: dict[Program, list[Logits]] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
     _wanted: dict[Program, dict[Address, None]] = field(default_factory=dict)
     _wants_pairs: set[Program] = field(default_factory=set)
@@ -99,13 +100,13 @@ class Session:
             if source is not None:
                 self.want(source, [(write.component, write.layer)])
 
-    def run(self, program: Program, reads: Sequence[Address] = ()) -> list[Tensor]:
+    def run(self, program: Program, reads: Sequence[Address] = ()) -> list[Logits]:
         """Run a program without axes on every prompt, keep what is wanted of it, and return its logits.
 
         It runs once; again only where something is read that nobody said was wanted.
 
         Returns:
-            For each prompt [draws, kept, vocab].
+            For each prompt [draws, kept, vocab], or what they are made of.
         """
         self.want(program, reads)
         addresses = list(self._wanted[program])

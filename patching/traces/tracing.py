@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...errors import MechinterpError, NotSavedError, StorageError, UsageError
 from ...facts.prompts import Prompts
+from ...forwards.unembedding import whole
 from ...models.model import Model
 from ...public import public
 from ...runs.folder import OutFolder
@@ -200,7 +201,7 @@ def _trace_group(made: Plan, group: GroupPlan) -> tuple[list[pd.DataFrame], Coun
                 kind, scores = "ablated" if program.ablates else "patched", patched[index][program, cell]
                 parts.append(cell_columns(asked, foil, kind, scores, program, place.at(cell, asked)))
         frames.append(frame_of(parts))
-        logits = session.logits[nothing][index]
+        logits = whole(session.logits[nothing][index])
         grid.counts.resolution = max(grid.counts.resolution, resolution(logits, made.model.dtype))
     return frames, grid.counts
 
