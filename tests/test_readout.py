@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.zoo import sentence_model, small_model
 from torch import nn
 
 import mechinterp as mi
@@ -15,8 +16,6 @@ from mechinterp.forwards.readout import Compared, read
 from mechinterp.forwards.scored_tokens import ScoredTokens
 from mechinterp.forwards.unembedding import FinalStates, Unembedding, joined, whole
 from mechinterp.models.model import Model
-
-from .support.zoo import sentence_model, small_model
 
 KINDS = (
     "gpt2",
