@@ -20,6 +20,8 @@ from .sweep import edit_by_layer
 _JUDGED = Options(allow_disabling=True)
 
 
+# Ten parameters: seven are what ROME itself is called with, said here as there; the others are which editor, where the
+# table is kept, and whether a bar is shown.
 @public
 def rome_by_layer(
     model: Model,

@@ -27,6 +27,8 @@ from .sums import Sums
 from .unfinished import FILE, Partial
 
 
+# Nine parameters: what is collected (model, texts, layers), where it ends (max_tokens, watch) and how it is run, where
+# `out` and `progress` are those of every long job of this project.
 @public
 def collect_moments(
     model: Model,

@@ -33,6 +33,7 @@ Repair = Annotated[
 ]
 
 
+# Eleven parameters: a command's are its options, of which nobody has to name more than three.
 @expanded
 def moments(
     model: options.ModelName,

@@ -31,6 +31,8 @@ from .unwrapped import check_tokenizer, plain_gguf, unwrapped
 from .weight_files import is_gguf
 
 
+# Nine parameters: dtype, device_map and offload_folder are those of transformers' `from_pretrained` under its own
+# names, where whoever comes from there looks for them; the last two are for encoder-decoders alone.
 @plainly(grad=False)
 def load(
     source: str | Path | PreTrainedModel | TransformerBridge,
