@@ -99,9 +99,7 @@ def score(logits: Logits, question: Question) -> Scores:
         return value.detach().cpu().double().numpy()
 
     ranks = found.ranks.view(rows, kept).amax(1)
-    own = {
-        name: metric(whole(logits)) for name, metric in question.own.items()
-    }  # the user's, of the whole distribution
+    own = {name: metric(whole(logits)) for name, metric in question.own.items()}
     return Scores(out(log_prob.exp()), out(log_prob), out(logit_diff), out(ranks), out(found.kl), own)
 
 
