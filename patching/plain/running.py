@@ -232,7 +232,7 @@ def _run_group(session: Session, program: Program, own: Sequence[Metric], *, kee
                 patched=score(out.logits, question),
                 changed=out.changed,
                 warnings=warnings_of(model, asked[index]),
-                kept=out.logits.clone() if keep else None,
+                kept=whole(out.logits).clone() if keep else None,
             )
         )
     return results
