@@ -73,7 +73,7 @@ def test_a_patch_is_trained_as_in_the_published_code(data_dir: Path) -> None:
     asked, layer = about["request"], about["layer"]
     request = EditRequest(Prompt(asked["prompt"].replace(asked["subject"], "{}"), asked["subject"]), asked["new"])
     rows = target_rows(toy, [request])
-    mistakes = entering_mlp(toy, rows.batch.ids, layer)[0, rows.at[0]]
+    mistakes = entering_mlp(toy, rows.batch.ids, layer)[0, rows.targets.at[0]]
     assert close(mistakes, arrays["toy/q_e"])
     assert close(Patch.start(mistakes, 10.0, 0).keys, arrays["toy/k_published_init"])
     source, real = arrays["toy/memory_source/input_ids"], arrays["toy/memory_source/attention_mask"].bool()

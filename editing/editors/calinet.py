@@ -152,7 +152,7 @@ def _trained(
             logits = forward(
                 model, rows.batch.ids, keep=rows.keep, grad=True, past=rows.batch.given, prompts=rows.batch.prompts
             ).logits
-        loss = -rows.log_probs(logits).sum() / rows.real.sum()
+        loss = -rows.log_probs(logits).sum() / rows.targets.real.sum()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise MechinterpError(

@@ -181,7 +181,7 @@ def _read(job: Job[GraceHparams]) -> _Read:
     model, hparams = job.model, job.hparams
     rows = target_rows(model, job.requests)
     entering, leaving = at_ends(model, rows, job.layers[0], hparams.matrix)
-    targets = [tokens[real].tolist() for tokens, real in zip(rows.tokens, rows.real, strict=True)]
+    targets = [tokens[real].tolist() for tokens, real in zip(rows.targets.tokens, rows.targets.real, strict=True)]
     labels = tuple((*[IGNORED] * (int(end) + 1), *target) for end, target in zip(rows.batch.end, targets, strict=True))
     said = [False] * len(job.requests)
     if hparams.only_errors:

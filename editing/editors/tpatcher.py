@@ -289,15 +289,15 @@ def _patched(
         seen = states[_inner(rows)]
         if not len(wrong):
             return None, None, seen
-        units, last, steps = _trained(job, rows, states[0, rows.at[0, wrong]], memory, held)
+        units, last, steps = _trained(job, rows, states[0, rows.targets.at[0, wrong]], memory, held)
     return units, Went(first, last, steps), seen
 
 
 def _wrong(rows: TargetRows, logits: Float[Tensor, "row kept vocab"]) -> Int[Tensor, " wrong"]:
     """Numbers of the first row's target tokens that are not the most probable ones."""
     shift = rows.batch.width - logits.shape[1]
-    best = logits[rows.batch.rows[:, None], rows.at - shift].argmax(-1)
-    return ((best != rows.tokens) & rows.real)[0].nonzero()[:, 0]
+    best = logits[rows.batch.rows[:, None], rows.targets.at - shift].argmax(-1)
+    return ((best != rows.targets.tokens) & rows.targets.real)[0].nonzero()[:, 0]
 
 
 @plainly(grad=True)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...patching.plain.metrics import log_softmax
+from ...forwards.readout import log_softmax
 from ..rows.target_rows import TargetRows
 
 EXP, MARGIN = SHAPES = ("exp", "margin")
@@ -58,8 +58,8 @@ def smoothed_nll(rows: TargetRows, logits: Float[Tensor, "row kept vocab"], smoo
     (1 − e − e/(V−1)) NLL + e/(V−1) Σ over the vocabulary of −log p.
     """
     shift = rows.batch.width - logits.shape[1]
-    log_probs = log_softmax(logits[rows.batch.rows[:, None], rows.at - shift])
-    nll = -log_probs.gather(-1, rows.tokens[..., None])[..., 0]
+    log_probs = log_softmax(logits[rows.batch.rows[:, None], rows.targets.at - shift])
+    nll = -log_probs.gather(-1, rows.targets.tokens[..., None])[..., 0]
     spread = smoothing / (log_probs.shape[-1] - 1)
     loss = (1 - smoothing - spread) * nll - spread * log_probs.sum(-1)
-    return torch.where(rows.real, loss, 0).sum() / rows.real.sum()
+    return torch.where(rows.targets.real, loss, 0).sum() / rows.targets.real.sum()

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ...forwards.readout import log_softmax
 from ...models.door import plainly
 from ...models.model import Model
 from ...patching.plain.executor import forward
-from ...patching.plain.metrics import log_softmax
 from ..edits.side_memories import changed
 from ..edits.where import Rows
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Prompt
+from ...forwards.readout import log_softmax
 from ...models.model import Model
 from ...patching.plain.executor import forward
-from ...patching.plain.metrics import log_softmax
 
 
 @dataclass(frozen=True, eq=False)
