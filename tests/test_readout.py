@@ -79,6 +79,21 @@ def test_in_single_and_half_precision(dtype: torch.dtype) -> None:
     assert found.ranks.tolist() == (logits > logits[at, tokens][:, None]).sum(-1).tolist()
 
 
+def test_a_small_divergence_of_large_logits_is_not_rounded_away() -> None:
+    generator = torch.Generator().manual_seed(2)
+    module = nn.Linear(16, 20_000)
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(20_000, 16, generator=generator))
+        module.bias.fill_(500.0)
+    states = torch.randn(1, 16, generator=generator) + 1e-2 * torch.randn(5, 16, generator=generator)
+    logits = nn.functional.linear(states, module.weight, module.bias).detach()
+    log_probs, at = logits.double().log_softmax(-1), torch.arange(5)
+    clean = logits[0].log_softmax(-1)
+    found = read(FinalStates(states, Unembedding(module, 1.0, 0.0)), at, at, compared=Compared(at, clean))
+    expected = (log_probs[0].exp() * (log_probs[0] - log_probs)).sum(-1)
+    torch.testing.assert_close(found.kl, expected.float(), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
 def test_a_trace_and_scores_are_the_same_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def everything(model: Model) -> tuple[object, ...]:

@@ -165,8 +165,8 @@ def _streamed(
                 own[here] = made[start][here, ranked[here] - start]
     if compared is not None:
         clean = compared.clean.to(device)
-        everywhere = len(compared.at) == count
-        cross = total.new_zeros(len(compared.at))
+        everywhere = torch.equal(compared.at, torch.arange(count, device=device))
+        cross, mass = total.new_zeros(len(compared.at)), total.new_zeros(())
     for start, stop in unembedding.parts():
         logits = part(start, stop)
         here = (tokens >= start) & (tokens < stop)
@@ -174,17 +174,22 @@ def _streamed(
             asked[here] = logits[at[here], tokens[here] - start]
         if own is not None:
             ranks += (logits > own[:, None]).view(torch.int8).sum(-1, dtype=torch.int32)
-        if compared is not None:
-            chances = clean[start:stop].exp()
-            cross += (chances * clean[start:stop]).sum() - (logits if everywhere else logits[compared.at]) @ chances
         if top:
             highest, where = logits.max(-1)
             best = torch.where(highest > peak, where + start, best)
         else:
             highest = logits.amax(-1)
         new = torch.maximum(peak, highest)
+        logits.sub_(new[:, None])
+        if compared is not None:  # below the peak, for products of large logits would round away what differs
+            below = logits if everywhere else logits[compared.at]
+            chances = clean[start:stop].exp()
+            weight = chances.sum(dtype=total.dtype)
+            cross += (chances * clean[start:stop]).sum(dtype=total.dtype) - below @ chances
+            cross -= new[compared.at].to(total) * weight
+            mass += weight
         total *= (peak - new).exp()
-        total += logits.sub_(new[:, None]).exp_().sum(-1)
+        total += logits.exp_().sum(-1)
         peak = new
     normaliser = peak + total.log()
     if not bool(normaliser.isfinite().all()):
@@ -196,5 +201,5 @@ def _streamed(
         ranks=ranks if own is not None else ranks[:0],
         top=best if top else best[:0],
         top_log_probs=(peak - normaliser).to(asked.dtype) if top else empty,
-        kl=(cross + normaliser[compared.at]).to(asked.dtype).clamp(min=0) if compared is not None else empty,
+        kl=(cross + normaliser[compared.at] * mass).to(asked.dtype).clamp(min=0) if compared is not None else empty,
     )
