@@ -101,7 +101,7 @@ def _together(parts: list[tuple[Tensor, Readout]]) -> Readout:
         return parts[0][1]
 
     def asked(name: str) -> Tensor:
-        out = torch.empty(len(parts[0][0]), dtype=getattr(parts[0][1], name).dtype, device=parts[0][0].device)
+        out = getattr(parts[0][1], name).new_empty(len(parts[0][0]))
         for inside, part in parts:
             out[inside] = getattr(part, name)
         return out
