@@ -160,6 +160,7 @@ def test_states_are_sliced_and_joined_like_logits(in_parts: None) -> None:
     ends = unembedding.run(model, ids, **model.arguments(2))
     assert ends.shape == (2, 2, model.vocab_size)
     assert torch.equal(whole(joined([ends[1:], ends[:1]])), whole(ends)[[1, 0]])
+    assert torch.equal(whole(ends[1:].expand(3, -1, -1)), whole(ends)[[1, 1, 1]])
 
 
 def test_answers_in_rows_against_a_loop() -> None:

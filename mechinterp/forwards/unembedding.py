@@ -106,6 +106,10 @@ class FinalStates:
         """Rows and positions one after another, as a tensor's."""
         return FinalStates(self.states.flatten(start, stop), self.unembedding)
 
+    def expand(self, *shape: int) -> FinalStates:
+        """One row in the place of several, as a tensor's; -1: what is there."""
+        return FinalStates(self.states.expand(*shape), self.unembedding)
+
     def whole(self) -> Float[Tensor, "*position vocab"]:
         """All logits."""
         return self.unembedding.logits(self.states)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...facts.prompts import Prompts
+from ...forwards.readout import log_softmax
 from ...given import whole
 from ...models.layout import EMBED
 from ...models.model import Model
@@ -28,7 +29,7 @@ from ..exact.column_jobs import column_jobs
 from ..exact.grid import Counts, Grid
 from ..exact.group import GroupPlan
 from ..plain.executor import HookWrite, forward
-from ..plain.metrics import METRICS, Question, Scores, log_softmax, score
+from ..plain.metrics import METRICS, Question, Scores, score
 from ..plain.running import make_questions
 from ..plain.session import run_read_by
 from .labels import Label, label
