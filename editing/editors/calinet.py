@@ -78,7 +78,7 @@ CALINET_PRESETS: dict[str, CalinetHparams] = {
 """`published`: the authors' calibration of T5-base (layer 11 of the decoder) for 100 facts.  Their units begin at
 random on both sides, so that the model is another one before training; `paper` begins at nothing.  Not followed: masked
 objects (a decoder completes), the library's dropout, original weights in the optimiser at a rate of 0.
-`default`: see docs/editors.md.
+`default` is set by hand (docs/editors.md).
 """
 
 

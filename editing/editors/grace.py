@@ -99,7 +99,7 @@ In two things none follows the published code: whether an entry answers is decid
 and not anew at every generated one (so a cache, padding and what is fed change nothing); inference never changes a
 codebook.
 
-`default`: see docs/editors.md.
+`default` is set by hand (docs/editors.md).
 """
 
 

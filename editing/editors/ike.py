@@ -90,8 +90,8 @@ IKE_PRESETS: dict[str, IkeHparams] = {"default": IkeHparams(), "paper": _PUBLISH
 model's own middle layer and a record's first sentence, where the authors embedded 13 sentences of each with
 all-MiniLM-L6-v2 (`encoder` takes it; how they made 32 records of 64 sentences is not published).
 
-`default`: see docs/editors.md.  It fits a model that has seen no such format: the fact as a sentence, before questions
-that name its subject.
+`default` is set by hand (docs/editors.md).  It fits a model that has seen no such format: the fact as a sentence,
+before questions that name its subject.
 """
 
 

@@ -97,7 +97,7 @@ TPATCHER_PRESETS: dict[str, PatchHparams] = {
 }
 """`published`: the authors' zsRE editor, which never hands the margins to its layer, so that they are 0 and memories
 may sit at a pre-activation of 0.  Not followed: dropout during training, the check by beam search (here the target's
-tokens are each the most probable), and halving of the rate on a plateau.  `default`: see docs/editors.md.
+tokens are each the most probable), and halving of the rate on a plateau.  `default` is set by hand (docs/editors.md).
 """
 
 

@@ -109,7 +109,7 @@ WISE_PRESETS: dict[str, WiseHparams] = {
 """`published`: EasyEdit's code for LLaMA-2-7B and Mistral-7B.  Its decay shrinks entries that are not trained as well,
 its Δ is of the activation of the layer's *output*.  `paper`: without these.  Not followed: the route is one for a whole
 batch there and taken anew at every generated token; here each prompt has its own, taken once.
-`default`: see docs/editors.md.
+`default` is set by hand (docs/editors.md).
 """
 
 
