@@ -28,12 +28,14 @@ from .algebra.sites import (
 )
 from .algebra.sources import Clean, Corrupted, Delta, Given, Mean, Zero
 from .exact.price import Price
+from .plain import acting as acting  # says how a program is on
 from .plain.caching import Activations, Cache, cache
 from .plain.executor import Forward, HookWrite, forward
 from .plain.metrics import METRICS
 from .plain.own_metrics import Metric
 from .plain.running import Result, read, run
 from .plain.sigma import embedding_sigma
+from .plain.steering import direction, steer
 from .traces.attribution import attribution
 from .traces.explain import Explanation, explain
 from .traces.planning import Plan, plan
@@ -57,6 +59,7 @@ __all__ = [
     "Corrupted",
     "cross_attn",
     "Delta",
+    "direction",
     "embed",
     "embedding_sigma",
     "every",
@@ -103,6 +106,7 @@ __all__ = [
     "run_plan",
     "sever",
     "Site",
+    "steer",
     "subject",
     "Table",
     "trace",

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 import mechinterp as mi
 from mechinterp import MechinterpError
-from mechinterp.models.faithful import check_faithful, some_logits
+from mechinterp.models.bridging import check_faithful, some_logits
 
 
 def test_an_attention_that_the_bridge_rebuilds_wrongly_is_refused() -> None:

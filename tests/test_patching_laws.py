@@ -327,3 +327,20 @@ def test_an_ablation_is_a_write_into_the_clean_run(kind: str, prompt: Prompt, ch
     assert_same(one.patched, other.patched, 0)
     assert_same(one.corrupted, one.clean, 0)
     assert one.ablation_effect == one.prob[0] - one.clean.prob[0] == other.indirect_effect
+
+
+@settings(max_examples=6)
+@given(kinds, prompts(), programs(), several_sites())
+def test_a_program_that_is_on_is_the_program_that_is_run(
+    kind: str, prompt: Prompt, program: Program, chosen: list
+) -> None:
+    model = double(kind)
+    program = Program(frozenset(write for write in program.writes if write.source.draws is None))
+    taken = {write.site.component.name for write in program.writes}
+    for site in chosen:
+        program |= nothing if site.component.name in taken else ablate(site, Zero())
+    wanted = run(model, prompt, program).logits[0, 0]
+    with program.on(model, prompt):
+        found = model.logits(torch.tensor([model.tokenise(prompt).ids]), keep=1)[0, 0]
+    # Two forwards of other widths: the norms of llama and gemma2 are single precision whatever the model is.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)

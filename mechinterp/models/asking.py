@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +19,16 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..errors import MechinterpError
-from .model import Model
+
+
+@runtime_checkable
+class Bridged(Protocol):
+    """A model, as far as is needed here."""
+
+    @property
+    def bridge(self) -> TransformerBridge:
+        """What runs it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +51,7 @@ _deciding: Counter[int] = Counter()
 
 
 @contextmanager
-def asking(model: Model, prompts: PromptEnds | None) -> Iterator[None]:
+def asking(model: Bridged, prompts: PromptEnds | None) -> Iterator[None]:
     """Say of the forwards in this block where their prompts end; None: nothing is known (see `prompt_ends`)."""
     if prompts is None:
         yield
@@ -57,7 +67,7 @@ def asking(model: Model, prompts: PromptEnds | None) -> Iterator[None]:
             _known[model.bridge] = before
 
 
-def prompt_ends(model: Model, rows: int, width: int) -> PromptEnds:
+def prompt_ends(model: Bridged, rows: int, width: int) -> PromptEnds:
     """Where the prompts of the present forward end; where nobody said, all that is given is the prompt.
 
     Args:
@@ -77,7 +87,7 @@ def prompt_ends(model: Model, rows: int, width: int) -> PromptEnds:
 
 
 @contextmanager
-def deciding(model: Model) -> Iterator[None]:
+def deciding(model: Bridged) -> Iterator[None]:
     """Within the block a change is on that decides by whole prompts: no part of a forward can be left out."""
     key = id(model.bridge)
     _deciding[key] += 1
@@ -89,6 +99,6 @@ def deciding(model: Model) -> Iterator[None]:
             del _deciding[key]
 
 
-def decides_by_prompt(model: Model) -> bool:
+def decides_by_prompt(model: Bridged) -> bool:
     """Whether such a change is on."""
     return _deciding[id(model.bridge)] > 0

@@ -8,11 +8,15 @@ error.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
 from ...errors import UsageError
+from ...facts.prompts import Fact, Prompt
 from ...models.layout import PATTERN
+from ...models.model import Model
+from .acting import act
 from .documented import documented
 from .own import AnySource, source_of
 from .sites import Component, Layers, Site
@@ -137,6 +141,23 @@ class Program:
     def has_position_axis(self) -> bool:
         """Whether the program has one cell per token."""
         return any(write.site.position.is_axis for write in self.writes)
+
+
+    def on(self, model: Model, prompt: Prompt | Fact | None = None) -> AbstractContextManager[Model]:
+        """Let the program act on every forward of the model for the length of a block, the weights untouched.
+
+        What it writes at `everywhere` goes to every token, those of a text that is being written too; other positions
+        are those of the prompt.
+
+        Args:
+            model: the model (a decoder); inside the block every caller meets the program.
+            prompt: with which all texts of the block begin, for positions by role and for values that come from runs
+                of it or from other sentences.  None: any text; tokens are then `everywhere`, `everywhere[3:]` or at(3).
+
+        Raises:
+            UsageError: axes or draws; a prompt is needed and not there; within the block, another text.
+        """
+        return act(self, model, prompt)
 
 
 @dataclass(frozen=True)
