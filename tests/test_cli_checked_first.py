@@ -117,6 +117,10 @@ BAD = {
     "no such repair": (("moments", "atlas", "-l", 3, "--repair", "glue"), "--repair is 'glue'; choose one of"),
     "a cosine above 1": (("moments", "atlas", "-l", 3, "--until", "1.5"), "--until is '1.5'; give `converged`"),
     "a cosine that is none": (("moments", "atlas", "-l", 3, "--until", "nan"), "--until is 'nan'; give `converged`"),
+    "an editor to be trained": (
+        ("evaluate", "atlas", "atlas", "--editors", "rome,mend"),
+        "mend must be trained first, and `evaluate` takes no trained network",
+    ),
     "no editors": (("evaluate", "atlas", "atlas", "--editors", ","), "--editors is ','; give names of editors"),
     "sizes beyond reason": (("evaluate", "atlas", "atlas", "--sizes", "9" * 5000), "give numbers of facts, such as"),
     "more than there are": (

@@ -133,6 +133,10 @@ class LearntEditor(Editor[T]):
         found.save(out)
         return self.with_trained(found)
 
+    @property
+    def ready(self) -> bool:
+        return self.trained is not None
+
     def usual_layers(self, model: Model, hparams: T) -> tuple[int, ...]:
         """Those it was trained for; before that, the last three, as published for GPT models."""
         return self.trained.layers if self.trained else tuple(range(max(0, model.n_layers - 3), model.n_layers))

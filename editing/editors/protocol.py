@@ -351,6 +351,12 @@ class Editor(ABC, Generic[H]):
             return hparams.value_contexts
         return sample_contexts(model, hparams.context_lengths, starts=hparams.context_starts, seed=seed)
 
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can edit as it is; an editor with a network must be trained first."""
+        return True
+
     @final
     def chosen(self, preset: str = "default", hparams: H | None = None, model: Model | None = None) -> H:
         """The hyper-parameters that these options mean.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: options.ModelName,
     facts: Annotated[str, typer.Argument(help="`atlas`, `atlas-plain`, or a file: CounterFact, zsRE, JSON lines, ...")],
-    editors: Annotated[str, typer.Option(help="Names of editors, comma-separated; or `all`.")] = "rome,memit",
+    editors: Annotated[str, typer.Option(help="Names; or `all` that need no training first.")] = "rome,memit",
     edits: Annotated[
         str,
         typer.Option(
@@ -110,7 +110,14 @@ def evaluate(
     from ..runs.ranks import ranks
     from .layer_moments import check_moments, layer_moments
 
-    names = list(EDITORS) if editors == "all" else [editor(name).name for name in words_of(editors)]
+    ready = [name for name, one in EDITORS.items() if one.ready]
+    names = ready if editors == "all" else [editor(name).name for name in words_of(editors)]
+    for name in names:
+        if name not in ready:
+            raise UsageError(
+                f"{name} must be trained first, and `evaluate` takes no trained network; edit with it: "
+                f"mechinterp edit --editor {name} --trained FOLDER"
+            )
     if not names:
         raise UsageError(f"--editors is {editors!r}; give names of editors, comma-separated, or `all`")
     ways = ways_of(edits)
