@@ -395,7 +395,7 @@ def test_rome_by_layer_edits_every_fact_at_every_layer(model: Model, facts: list
         layer: moment.repaired("ridge")
         for layer, moment in collect_moments(model, SENTENCES, [0, 1], progress=False).items()
     }
-    hparams = RomeHparams(steps=8, lr=0.5, context_lengths=((2, 3),))
+    hparams = RomeHparams(steps=8, lr=0.5, context_lengths=((2, 3),), value_contexts=(), keys="mixed")
     fingerprint, out = model.fingerprint(), tmp_path / "rome.jsonl"
     frame = rome_by_layer(model, facts[:2], [0, 1], moments, hparams=hparams, out=out, progress=False)
     assert model.fingerprint() == fingerprint

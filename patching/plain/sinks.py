@@ -99,7 +99,10 @@ def first_token_sinks(model: Model) -> dict[int, float]:
     if model.adds_bos or model.is_encoder_decoder or "key" in model.layout.refused:
         return {}
     layers = range(model.n_layers)
-    norms = key_norms(model, random_rows(model, rows=8, length=16), layers)
+    try:
+        norms = key_norms(model, random_rows(model, rows=8, length=16), layers)
+    except MechinterpError:  # a broken model: what is asked of it says so, and of its own prompt
+        return {}
     ratios = [float(own[:, 0].min() / own[:, 1:].median()) for own in norms]
     return {layer: ratio for layer, ratio in zip(layers, ratios, strict=True) if ratio > TOWERING}
 
