@@ -463,7 +463,7 @@ def test_check_finds_what_is_served() -> None:
 def test_refusals_of_patching() -> None:
     with pytest.raises(MechinterpError, match="this encoder of T5ForConditionalGeneration has no cross-attention"):
         run(model(), PROMPTS[0], restore(cross_attn[0] @ last))
-    with pytest.raises(UsageError, match="attention .'pattern'. is no component"):
+    with pytest.raises(UsageError, match="attention patterns are read and not written"):
         run(model(), PROMPTS[0], restore(Component("pattern")[0] @ last))
     with pytest.raises(UsageError, match="stands in the encoder's input, and the decoder is patched"):
         run(model(stack="decoder"), PROMPTS[0], restore(q[0] @ subject))
