@@ -257,8 +257,8 @@ def test_provenance_says_how_it_was_made(model: Model, made: Edit) -> None:
     assert (origin.request.prompt, origin.request.target) == (PROMPT, "Paris")
     assert origin.hparams["layers"] == [1]
     assert origin.hparams["preset"] == "default"
-    assert origin.seed == 3
-    assert len(origin.contexts) == 21
+    assert origin.seed is None  # nothing was drawn: the default contexts are plain sentences
+    assert len(origin.contexts) == 3
     assert origin.on_top_of == ()
     assert "Marie Curie was born in -> Paris" in repr(made)
 
